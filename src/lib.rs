@@ -1,0 +1,10 @@
+//! Tollgate.
+pub mod clock;
+pub mod id;
+pub mod ledger;
+pub mod money;
+pub mod policy;
+pub mod pricing;
+pub mod refusal;
+pub mod store;
+pub mod usage;

@@ -1,0 +1,226 @@
+//! Prices: model patterns × meters, and the cost of a usage, rounded once. No accounts here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Amount;
+use crate::usage::{Counts, Meter};
+
+/// The tokens that one call may make where neither the request nor the price says less: what an unbounded request is
+/// held for under the `max` rule.
+pub const MAX_OUTPUT_DEFAULT: u64 = 4_096;
+
+/// How many patterns a book may have. A look-up that finds no exact name walks the patterns, so this bounds it.
+pub const PATTERNS_MAX: usize = 10_000;
+
+/// How many of a meter a price is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// One.
+    #[default]
+    Unit,
+    /// A million: how token prices are published.
+    Million,
+}
+
+impl Per {
+    const fn divisor(self) -> i128 {
+        match self {
+            Self::Unit => 1,
+            Self::Million => MILLION,
+        }
+    }
+}
+
+const MILLION: i128 = 1_000_000;
+
+/// What one meter costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// The price, not negative.
+    pub price: Amount,
+    /// For how many.
+    #[serde(default)]
+    pub per: Per,
+}
+
+/// The price of the models that match one pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// A model's name, or a beginning of one with `*` at its end: `gpt-4o*`.
+    pub pattern: String,
+    /// The unit it is in, as `USD`. An account pays only prices in its own unit.
+    pub unit: String,
+    /// What each meter costs. A meter that is not here costs nothing, except that `cached_input` and `cache_write` fall
+    /// back to `input`, and `reasoning` to `output`: they are parts of those in the providers' own accounts.
+    pub rates: BTreeMap<Meter, Rate>,
+    /// The most output tokens that one call can make; bounds the hold of a request that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output: Option<u64>,
+}
+
+/// Why a price is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// `*` stands anywhere but at the end, or the pattern is empty.
+    #[error(
+        "pattern `{0}` must be a model's name, or a beginning of one with `*` at its end, such as `gpt-4o*`"
+    )]
+    Pattern(String),
+    /// A price below zero.
+    #[error("`{pattern}`: the price of {meter} is {price}; a price is zero or more")]
+    Negative {
+        /// The pattern.
+        pattern: String,
+        /// The meter.
+        meter: &'static str,
+        /// The price.
+        price: Amount,
+    },
+    /// Two prices for one pattern.
+    #[error("pattern `{0}` stands twice in the price book")]
+    Twice(String),
+    /// More patterns than a book holds.
+    #[error("the price book has {0} patterns; it holds at most {PATTERNS_MAX}")]
+    TooMany(usize),
+}
+
+/// A cost beyond the range of an [`Amount`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cost is beyond the range of an amount")]
+pub struct CostOverflow;
+
+impl Price {
+    /// The cost of some counts: summed exactly in `i128`, rounded once, half up.
+    pub fn cost(&self, counts: &Counts) -> Result<Amount, CostOverflow> {
+        let mut millionths: i128 = 0;
+        for meter in Meter::ALL {
+            let Some(rate) = self.rate(meter) else {
+                continue;
+            };
+            // u64 × i64 × 10^6 stays below 2^127 × …: checked all the same.
+            let part = i128::from(counts.get(meter))
+                .checked_mul(rate.price.nanos().into())
+                .and_then(|cost| cost.checked_mul(MILLION.checked_div(rate.per.divisor())?))
+                .ok_or(CostOverflow)?;
+            millionths = millionths.checked_add(part).ok_or(CostOverflow)?;
+        }
+        let rounded = millionths
+            .checked_add(MILLION / 2)
+            .ok_or(CostOverflow)?
+            .div_euclid(MILLION);
+        i64::try_from(rounded)
+            .map(Amount::from_nanos)
+            .map_err(|_| CostOverflow)
+    }
+
+    /// What one of a meter costs, with the fall-backs named at [`Price::rates`].
+    pub fn rate(&self, meter: Meter) -> Option<Rate> {
+        let part_of = match meter {
+            Meter::CachedInput | Meter::CacheWrite => Some(Meter::Input),
+            Meter::Reasoning => Some(Meter::Output),
+            _ => None,
+        };
+        self.rates
+            .get(&meter)
+            .or_else(|| self.rates.get(&part_of?))
+            .copied()
+    }
+
+    /// Whether the cost depends on what an upstream reports, and not on the call and its bytes alone.
+    pub fn needs_usage(&self) -> bool {
+        self.rates.iter().any(|(meter, rate)| {
+            rate.price.is_positive()
+                && !matches!(meter, Meter::Request | Meter::ByteIn | Meter::ByteOut)
+        })
+    }
+
+    fn check(&self) -> Result<(), PriceError> {
+        let stem = self.pattern.strip_suffix('*').unwrap_or(&self.pattern);
+        if self.pattern.is_empty() || stem.contains('*') {
+            return Err(PriceError::Pattern(self.pattern.clone()));
+        }
+        for (meter, rate) in &self.rates {
+            if rate.price.is_negative() {
+                let (pattern, meter) = (self.pattern.clone(), meter.name());
+                return Err(PriceError::Negative {
+                    pattern,
+                    meter,
+                    price: rate.price,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All prices at one version. Replaced whole; a call in flight keeps the price it was admitted under.
+#[derive(Clone, Debug, Default)]
+pub struct PriceBook {
+    version: u64,
+    exact: BTreeMap<String, Arc<Price>>,
+    /// Beginnings, longest first: the first match is the most particular one.
+    beginnings: Vec<(String, Arc<Price>)>,
+}
+
+impl PriceBook {
+    /// A checked book.
+    pub fn new(version: u64, prices: Vec<Price>) -> Result<Self, PriceError> {
+        if prices.len() > PATTERNS_MAX {
+            return Err(PriceError::TooMany(prices.len()));
+        }
+        let mut book = Self {
+            version,
+            ..Self::default()
+        };
+        for price in prices {
+            price.check()?;
+            let pattern = price.pattern.clone();
+            let price = Arc::new(price);
+            let twice = match pattern.strip_suffix('*') {
+                None => book.exact.insert(pattern.clone(), price).is_some(),
+                Some(stem) => {
+                    let twice = book.beginnings.iter().any(|(other, _)| other == stem);
+                    book.beginnings.push((stem.into(), price));
+                    twice
+                }
+            };
+            if twice {
+                return Err(PriceError::Twice(pattern));
+            }
+        }
+        book.beginnings
+            .sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        Ok(book)
+    }
+
+    /// The version it was published under.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The price of a model: its own, else the longest beginning's.
+    pub fn price(&self, model: &str) -> Option<&Arc<Price>> {
+        let by_beginning = || {
+            self.beginnings
+                .iter()
+                .find(|(stem, _)| model.starts_with(stem.as_str()))
+        };
+        self.exact
+            .get(model)
+            .or_else(|| by_beginning().map(|(_, price)| price))
+    }
+
+    /// Every price, exact names first.
+    pub fn prices(&self) -> impl Iterator<Item = &Arc<Price>> {
+        self.exact
+            .values()
+            .chain(self.beginnings.iter().map(|(_, price)| price))
+    }
+}
+
+#[cfg(test)]
+mod tests;
