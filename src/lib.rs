@@ -1,4 +1,6 @@
 //! Tollgate.
+pub mod books;
+pub mod catalog;
 pub mod clock;
 pub mod id;
 pub mod ledger;
@@ -6,5 +8,6 @@ pub mod money;
 pub mod policy;
 pub mod pricing;
 pub mod refusal;
+pub mod route;
 pub mod store;
 pub mod usage;

@@ -1,0 +1,233 @@
+//! Runs commands on books: read, apply, write if nobody was faster, else again. The only writer of books, for every edge and
+//! for the steward. No rules here (they are in [`crate::ledger`]) and no engine: whoever holds an account in memory hears of
+//! a change from [`Store::changes`].
+
+use std::sync::Arc;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::id::AccountId;
+use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Rejected, Seen, apply};
+use crate::policy::Overrides;
+use crate::store::{Commit, Snapshot, Store, StoreError, Stored};
+
+/// How often a command is tried against faster writers. Each lost try means that another command of the same account went
+/// through, so this many at once on one account is a caller that should serialise them.
+const TRIES_MAX: u32 = 64;
+
+/// Runs commands. Cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    clock: Clock,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Its entry; for a repeated command, the one it got the first time. `None` if there was nothing to write down.
+    pub entry: Option<Entry>,
+    /// It had been carried out before and changed nothing now.
+    pub replayed: bool,
+    /// The book as it stands, at its version. `claims` is empty.
+    pub snapshot: Snapshot,
+}
+
+/// Why a command was not carried out. Nothing was changed, except as [`StoreError::Unavailable`] says.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The rules say no.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The idempotency key stands for another command.
+    #[error("idempotency key `{0}` was used for another request; give this one a key of its own")]
+    KeyReused(String),
+    /// The order was counted, under another idempotency key.
+    #[error("order `{0}` was counted already, under another idempotency key")]
+    OrderReused(String),
+    /// The account exists.
+    #[error("account `{0}` exists already")]
+    Exists(AccountId),
+    /// No policy of that name.
+    #[error("there is no policy `{0}`; the known ones are: {1}")]
+    NoPolicy(String, String),
+    /// Too many others wrote at the same time.
+    #[error("account `{0}` is being changed by too many at once; try again")]
+    Contended(AccountId),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Books {
+    /// Over a store.
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, clock: Clock) -> Self {
+        Self {
+            store,
+            catalog,
+            clock,
+        }
+    }
+
+    /// Opens an account. With an idempotency key, opening it again in the same words gives it as it stands.
+    pub async fn open(
+        &self,
+        account: AccountId,
+        unit: String,
+        name: Option<String>,
+        policy: Option<String>,
+        overrides: Overrides,
+        idempotency_key: Option<String>,
+    ) -> Result<Done, CommandError> {
+        let policy = policy.unwrap_or_else(|| crate::catalog::DEFAULT_POLICY.into());
+        self.check_policy(&policy)?;
+        let name = name.unwrap_or_else(|| account.to_string());
+        let action = Action::Configure {
+            name: Some(name),
+            policy: Some(policy.clone()),
+            overrides: Some(overrides),
+        };
+        let command = Command {
+            idempotency_key,
+            action,
+        };
+        if let Some(standing) = self.store.read(&account, &command.claims()).await? {
+            return match command.seen_before(&standing.claims) {
+                Seen::Before(entry) if standing.book.unit == unit => Ok(replay(*entry, standing)),
+                _ => Err(CommandError::Exists(account)),
+            };
+        }
+        let book = Book::new(account.clone(), unit, policy, self.clock.now().wall);
+        let fresh = Snapshot {
+            version: 0,
+            book,
+            spend: crate::money::Amount::ZERO,
+            unleased: crate::money::Amount::ZERO,
+            claims: Vec::new(),
+        };
+        match self.attempt(fresh, &command).await? {
+            Some(done) => Ok(done),
+            None => Err(CommandError::Exists(account)),
+        }
+    }
+
+    /// Carries out a command, once.
+    ///
+    /// Dropping the future may leave it carried out or not; the same command under the same key then gives the answer.
+    pub async fn run(&self, account: &AccountId, command: Command) -> Result<Done, CommandError> {
+        if let Action::Configure {
+            policy: Some(policy),
+            ..
+        } = &command.action
+        {
+            self.check_policy(policy)?;
+        }
+        let claims = command.claims();
+        for _ in 0..TRIES_MAX {
+            let snapshot = self.store.read(account, &claims).await?;
+            let snapshot = snapshot.ok_or_else(|| StoreError::NoAccount(account.clone()))?;
+            match command.seen_before(&snapshot.claims) {
+                Seen::Before(entry) => return Ok(replay(*entry, snapshot)),
+                Seen::KeyReused => {
+                    return Err(CommandError::KeyReused(
+                        command.idempotency_key.unwrap_or_default(),
+                    ));
+                }
+                Seen::OrderReused => {
+                    let order = claims.last().and_then(|claim| claim.strip_prefix("o:"));
+                    return Err(CommandError::OrderReused(order.unwrap_or_default().into()));
+                }
+                Seen::Never => {}
+            }
+            if let Some(done) = self.attempt(snapshot, &command).await? {
+                return Ok(done);
+            }
+        }
+        Err(CommandError::Contended(account.clone()))
+    }
+
+    /// One try; `None` if somebody else wrote first.
+    async fn attempt(
+        &self,
+        read: Snapshot,
+        command: &Command,
+    ) -> Result<Option<Done>, CommandError> {
+        // The command may name another policy: its rules apply to the very entry that names it.
+        let mut named = read.book.clone();
+        if let Action::Configure {
+            policy, overrides, ..
+        } = &command.action
+        {
+            named.policy = policy.clone().unwrap_or(named.policy);
+            named.overrides = overrides.clone().unwrap_or(named.overrides);
+        }
+        let policy = self.catalog.policy_of(&named);
+        let now = self.clock.now().wall;
+        let Applied {
+            book,
+            entries,
+            events,
+            credit_delta,
+        } = apply(&read.book, read.spend, command, &policy, now)?;
+        if book == read.book {
+            return Ok(Some(Done {
+                entry: None,
+                replayed: false,
+                snapshot: read,
+            }));
+        }
+        let entry = entries.last().cloned();
+        let claim = |name| {
+            let fingerprint = command.fingerprint();
+            entry
+                .clone()
+                .map(|entry| (name, Claim { fingerprint, entry }))
+        };
+        let claims = command.claims().into_iter().filter_map(claim).collect();
+        let commit = Commit {
+            expected: read.version,
+            book: book.clone(),
+            credit_delta,
+            entries,
+            events,
+            claims,
+        };
+        let Stored::At(version) = self.store.commit(commit).await? else {
+            return Ok(None);
+        };
+        let unleased = read.unleased.saturating_add(credit_delta);
+        let snapshot = Snapshot {
+            version,
+            book,
+            spend: read.spend,
+            unleased,
+            claims: Vec::new(),
+        };
+        Ok(Some(Done {
+            entry,
+            replayed: false,
+            snapshot,
+        }))
+    }
+
+    fn check_policy(&self, name: &str) -> Result<(), CommandError> {
+        let current = self.catalog.current();
+        if current.policies.contains_key(name) {
+            return Ok(());
+        }
+        let known: Vec<_> = current.policies.keys().map(String::as_str).collect();
+        Err(CommandError::NoPolicy(name.into(), known.join(", ")))
+    }
+}
+
+fn replay(entry: Entry, snapshot: Snapshot) -> Done {
+    Done {
+        entry: Some(entry),
+        replayed: true,
+        snapshot: Snapshot {
+            claims: Vec::new(),
+            ..snapshot
+        },
+    }
+}

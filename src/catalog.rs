@@ -1,0 +1,210 @@
+//! The prices and policies in force: those of the configuration, with those set through the control API put over them, name by
+//! name. Read on every call, replaced whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::ledger::Book;
+use crate::policy::Policy;
+use crate::pricing::{Price, PriceBook, PriceError};
+use crate::store::{Store, StoreError, Stored};
+
+/// The name of the document that holds the prices set through the control API: a JSON list of [`Price`].
+pub const PRICES: &str = "prices";
+
+/// The name of the document that holds the policies set through the control API: a JSON object of [`Policy`] by name.
+pub const POLICIES: &str = "policies";
+
+/// The policy of accounts that name none, or one that is gone.
+pub const DEFAULT_POLICY: &str = "default";
+
+/// How many policies there may be: each is a choice that people make and name.
+pub const POLICIES_MAX: usize = 1_000;
+
+/// What is in force now.
+#[derive(Debug)]
+pub struct Catalog {
+    configured: Layer,
+    current: ArcSwap<InForce>,
+}
+
+/// Prices and policies of one origin.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    /// Prices, one for each pattern.
+    pub prices: Vec<Price>,
+    /// Policies by name.
+    pub policies: BTreeMap<String, Policy>,
+}
+
+/// One consistent set of prices and policies.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
+    /// All prices; the version is that of the store's document, 0 if it has none.
+    pub prices: PriceBook,
+    /// All policies; `default` is always among them.
+    pub policies: BTreeMap<String, Policy>,
+    /// The version of the store's document of policies, 0 if it has none.
+    pub policies_version: u64,
+    /// What the store itself holds: what an edit starts from.
+    pub stored: Layer,
+}
+
+/// Why a change of prices or policies is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The prices are wrong.
+    #[error(transparent)]
+    Price(#[from] PriceError),
+    /// A policy is wrong: each problem names its field.
+    #[error("policy `{0}`: {1}")]
+    Policy(String, String),
+    /// More policies than there may be.
+    #[error("there are {0} policies; there may be at most {POLICIES_MAX}")]
+    TooManyPolicies(usize),
+    /// Somebody else changed them since they were read.
+    #[error("the version is not {0} any more; read again and repeat the change")]
+    Conflict(u64),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Catalog {
+    /// What the configuration says, until [`Catalog::load`] has read the store.
+    pub fn new(configured: Layer) -> Result<Self, CatalogError> {
+        let current = merge(&configured, Layer::default(), 0, 0)?;
+        Ok(Self {
+            configured,
+            current: ArcSwap::from_pointee(current),
+        })
+    }
+
+    /// What is in force at this moment.
+    pub fn current(&self) -> arc_swap::Guard<Arc<InForce>> {
+        self.current.load()
+    }
+
+    /// The policy of a book, with the account's own fields put over it.
+    pub fn policy_of(&self, book: &Book) -> Policy {
+        let current = self.current.load();
+        let named = current
+            .policies
+            .get(&book.policy)
+            .or_else(|| current.policies.get(DEFAULT_POLICY));
+        book.overrides.over(named.unwrap_or(&Policy::default()))
+    }
+
+    /// Reads the store's part again. What was in force stays if the store's part is wrong or away.
+    pub async fn load(&self, store: &dyn Store) -> Result<(), CatalogError> {
+        let (prices_version, prices) = document(store, PRICES).await?;
+        let (policies_version, policies) = document(store, POLICIES).await?;
+        let stored = Layer { prices, policies };
+        self.current.store(Arc::new(merge(
+            &self.configured,
+            stored,
+            prices_version,
+            policies_version,
+        )?));
+        Ok(())
+    }
+
+    /// Replaces the store's prices, if their version is still `expected`. Returns the new version. Nothing is changed by prices
+    /// that are wrong. Prices never touch the ledger.
+    pub async fn set_prices(
+        &self,
+        store: &dyn Store,
+        expected: u64,
+        prices: Vec<Price>,
+    ) -> Result<u64, CatalogError> {
+        PriceBook::new(0, prices.clone())?;
+        self.put(store, PRICES, expected, &prices).await
+    }
+
+    /// Replaces the store's policies, if their version is still `expected`. Returns the new version.
+    pub async fn set_policies(
+        &self,
+        store: &dyn Store,
+        expected: u64,
+        policies: BTreeMap<String, Policy>,
+    ) -> Result<u64, CatalogError> {
+        check_policies(&policies)?;
+        self.put(store, POLICIES, expected, &policies).await
+    }
+
+    async fn put(
+        &self,
+        store: &dyn Store,
+        name: &str,
+        expected: u64,
+        body: &impl serde::Serialize,
+    ) -> Result<u64, CatalogError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        match store.put_document(name, expected, body).await? {
+            Stored::Conflict => Err(CatalogError::Conflict(expected)),
+            Stored::At(version) => {
+                self.load(store).await?;
+                Ok(version)
+            }
+        }
+    }
+}
+
+async fn document<T: Default + serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    name: &str,
+) -> Result<(u64, T), StoreError> {
+    match store.document(name).await? {
+        None => Ok((0, T::default())),
+        Some((version, body)) => match serde_json::from_slice(&body) {
+            Ok(value) => Ok((version, value)),
+            Err(error) => Err(StoreError::Corrupt(format!("document `{name}`: {error}"))),
+        },
+    }
+}
+
+fn merge(
+    configured: &Layer,
+    stored: Layer,
+    prices_version: u64,
+    policies_version: u64,
+) -> Result<InForce, CatalogError> {
+    check_policies(&configured.policies)?;
+    check_policies(&stored.policies)?;
+    let overridden = |price: &&Price| {
+        stored
+            .prices
+            .iter()
+            .all(|other| other.pattern != price.pattern)
+    };
+    let configured_prices = configured.prices.iter().filter(overridden);
+    let prices = PriceBook::new(
+        prices_version,
+        configured_prices.chain(&stored.prices).cloned().collect(),
+    )?;
+    let mut policies = BTreeMap::from([(DEFAULT_POLICY.to_owned(), Policy::default())]);
+    policies.extend(configured.policies.clone());
+    policies.extend(stored.policies.clone());
+    Ok(InForce {
+        prices,
+        policies,
+        policies_version,
+        stored,
+    })
+}
+
+fn check_policies(policies: &BTreeMap<String, Policy>) -> Result<(), CatalogError> {
+    if policies.len() > POLICIES_MAX {
+        return Err(CatalogError::TooManyPolicies(policies.len()));
+    }
+    for (name, policy) in policies {
+        let problems = policy.problems();
+        if !problems.is_empty() {
+            return Err(CatalogError::Policy(name.clone(), problems.join("; ")));
+        }
+    }
+    Ok(())
+}
