@@ -2,6 +2,7 @@
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod engine;
 pub mod id;
 pub mod ledger;
 pub mod money;
@@ -10,4 +11,5 @@ pub mod pricing;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod sync;
 pub mod usage;
