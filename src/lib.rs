@@ -5,6 +5,7 @@ pub mod clock;
 pub mod engine;
 pub mod id;
 pub mod ledger;
+pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
