@@ -1,1 +1,3 @@
+//! The one integration-test binary: everything here goes through the crate's public face.
 
+mod store;
