@@ -69,13 +69,20 @@ impl Default for Bounds {
 pub struct Engine {
     fingerprints: Fingerprints,
     keys: DashMap<Fingerprint, Arc<Key>, BuildHasherDefault<LowBits>>,
-    by_id: DashMap<KeyId, Fingerprint, foldhash::fast::RandomState>,
+    by_id: DashMap<KeyId, ById, foldhash::fast::RandomState>,
     accounts: DashMap<AccountId, Arc<Account>, foldhash::fast::RandomState>,
     models: DashMap<Box<str>, ModelName, foldhash::fast::RandomState>,
     unknown: Unknown,
     dirty: Mutex<Vec<Arc<Account>>>,
     exposure: AtomicI64,
     overshoot: AtomicI64,
+}
+
+/// A loaded key, and the secret it is found by once that was presented.
+#[derive(Clone, Debug)]
+struct ById {
+    key: Arc<Key>,
+    fingerprint: Option<Fingerprint>,
 }
 
 /// What is asked for one call.
@@ -189,6 +196,32 @@ impl Engine {
         ))
     }
 
+    /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything.
+    pub fn late(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        counted_as: Option<&ModelName>,
+        now: Now,
+    ) -> Hold {
+        let account = key.account();
+        account.enter_anyway();
+        let cell = key.last_cell.get(key, counted_as, now.wall.hour());
+        let ask = Ask {
+            model: None,
+            counted_as,
+            priced: true,
+            amount: Amount::ZERO,
+            worst: Amount::ZERO,
+        };
+        Hold::new(
+            Arc::clone(self),
+            Arc::clone(key),
+            cell,
+            ask,
+            account.rules().policy.unsettled,
+        )
+    }
+
     /// A model by name, told apart from others while there is room; `None` once there is none.
     pub fn model(&self, name: &str) -> Option<ModelName> {
         if let Some(model) = self.models.get(name) {
@@ -209,8 +242,7 @@ impl Engine {
 
     /// A loaded key, by its id.
     pub fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
-        let fingerprint = *self.by_id.get(id)?;
-        self.keys.get(&fingerprint).map(|key| Arc::clone(&key))
+        self.by_id.get(id).map(|loaded| Arc::clone(&loaded.key))
     }
 
     /// Every loaded account.
@@ -237,38 +269,44 @@ impl Engine {
         account.retire();
         self.keys
             .retain(|_, key| !Arc::ptr_eq(key.account(), account));
-        self.by_id
-            .retain(|_, fingerprint| self.keys.contains_key(fingerprint));
+        self.by_id.retain(|_, loaded| !Arc::ptr_eq(loaded.key.account(), account));
         self.accounts
             .remove_if(account.id(), |_, current| Arc::ptr_eq(current, account));
     }
 
-    /// Takes up a key whose secret was presented.
+    /// Takes up a key, with its secret if that was presented. One that is loaded already is given instead: it has its own rate
+    /// to go on counting.
     pub(crate) fn load_key(
         &self,
-        secret: Fingerprint,
+        secret: Option<Fingerprint>,
         account: &Arc<Account>,
         record: KeyRecord,
     ) -> Arc<Key> {
         let id = record.id.clone();
-        let key = Arc::new(Key::new(Arc::clone(account), record));
-        self.keys.insert(secret, Arc::clone(&key));
-        self.by_id.insert(id, secret);
-        key
+        let fresh = || ById {
+            key: Arc::new(Key::new(Arc::clone(account), record.clone())),
+            fingerprint: secret,
+        };
+        let mut loaded = self.by_id.entry(id).or_insert_with(fresh);
+        if !loaded.key.is(account, &record) {
+            loaded.key = fresh().key;
+        }
+        loaded.fingerprint = secret.or(loaded.fingerprint);
+        if let Some(fingerprint) = loaded.fingerprint {
+            self.keys.insert(fingerprint, Arc::clone(&loaded.key));
+        }
+        Arc::clone(&loaded.key)
     }
 
     /// Takes up changed keys of an account, those of them that are loaded.
     pub(crate) fn follow_keys(&self, account: &Arc<Account>, records: Vec<KeyRecord>) {
         for record in records {
-            let Some(fingerprint) = self.by_id.get(&record.id).map(|entry| *entry) else {
-                continue;
-            };
-            let same =
-                |key: &Arc<Key>| key.record() == &record && Arc::ptr_eq(key.account(), account);
-            let changed = self.keys.get(&fingerprint).is_some_and(|key| !same(&key));
-            if changed {
-                self.keys
-                    .insert(fingerprint, Arc::new(Key::new(Arc::clone(account), record)));
+            if self
+                .by_id
+                .get(&record.id)
+                .is_some_and(|loaded| !loaded.key.is(account, &record))
+            {
+                self.load_key(None, account, record);
             }
         }
     }

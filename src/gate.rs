@@ -103,7 +103,14 @@ impl Gate {
         holds_max: usize,
     ) -> Arc<Self> {
         let holds = Holds::new(holds_max);
-        Arc::new(Self { engine, sync, catalog, clock, metrics, holds })
+        Arc::new(Self {
+            engine,
+            sync,
+            catalog,
+            clock,
+            metrics,
+            holds,
+        })
     }
 
     /// Decides about a call: identify → admit → hold.
@@ -129,12 +136,29 @@ impl Gate {
         };
         for _ in 0..RELOADS_MAX {
             let key = self.sync.identify(secret, now).await?;
-            let priced = if terms.free { Priced::Free } else { self.price(model, &key) };
+            let priced = if terms.free {
+                Priced::Free
+            } else {
+                self.price(model, &key)
+            };
             let taken = self.take(&key, model, priced, foreseen, None, now).await?;
-            let Some((hold, price, model)) = taken else { continue };
-            let (on_missing_usage, on_upstream_error) = (terms.on_missing_usage, terms.on_upstream_error);
+            let Some((hold, price, model)) = taken else {
+                continue;
+            };
+            let (on_missing_usage, on_upstream_error) =
+                (terms.on_missing_usage, terms.on_upstream_error);
             let gate = Arc::clone(self);
-            return Ok(Ticket { gate, hold, key, model, price, foreseen, on_missing_usage, on_upstream_error, admitted: now });
+            return Ok(Ticket {
+                gate,
+                hold,
+                key,
+                model,
+                price,
+                foreseen,
+                on_missing_usage,
+                on_upstream_error,
+                admitted: now,
+            });
         }
         Err(Refusal::new(Reason::StateUnavailable))
     }
@@ -160,15 +184,19 @@ impl Gate {
         let by_rule = match &price {
             None => (Amount::ZERO, Amount::ZERO),
             // A call that could cost more than there is money in the world is one that nobody can pay.
-            Some(price) => {
-                foreseen.hold(price, rule).ok_or(Refusal::new(Reason::InsufficientBalance))?
-            }
+            Some(price) => foreseen
+                .hold(price, rule)
+                .ok_or(Refusal::new(Reason::InsufficientBalance))?,
         };
         let (amount, worst) = amount.map_or(by_rule, |amount| (amount, by_rule.1.max(amount)));
         let counted_as = model.and_then(|model| self.counted_as(model, price.as_deref()));
-        let ask = Ask { model, counted_as: counted_as.as_ref(), priced, amount, worst };
-        let deadline = tokio::time::Instant::from_std(now_std()).checked_add(self.sync.refill_wait());
-        let _ = deadline;
+        let ask = Ask {
+            model,
+            counted_as: counted_as.as_ref(),
+            priced,
+            amount,
+            worst,
+        };
         let mut now = now;
         let until = now.mono.plus(self.sync.refill_wait());
         loop {
@@ -184,9 +212,120 @@ impl Gate {
             }
             match tokio::time::timeout(left, self.sync.refill(account, amount)).await {
                 Ok(answered) => answered?,
-                Err(_) => return Err(Refusal::after(Reason::StateUnavailable, Duration::from_secs(1))),
+                Err(_) => {
+                    return Err(Refusal::after(
+                        Reason::StateUnavailable,
+                        Duration::from_secs(1),
+                    ));
+                }
             }
             now = self.clock.now();
         }
     }
+
+    /// What a model costs an account: in its own unit, or it has no price.
+    fn price(&self, model: Option<&str>, key: &Key) -> Priced {
+        let current = self.catalog.current();
+        let price = model.and_then(|model| current.prices.price(model));
+        match price {
+            Some(price) if price.unit == key.account().rules().unit => {
+                Priced::At(Arc::clone(price))
+            }
+            _ => Priced::Unknown,
+        }
+    }
+
+    /// The name that a model's usage stands under. Callers choose model names, so when there are too many, or one is not a
+    /// name, its usage stands under the pattern that priced it.
+    fn counted_as(&self, model: &str, price: Option<&Price>) -> Option<ModelName> {
+        let pattern = || price.map_or("", |price| price.pattern.trim_end_matches('*'));
+        let named = self
+            .engine
+            .model(model)
+            .or_else(|| self.engine.model(pattern()));
+        named.or_else(|| ModelName::new(OTHER_MODELS).ok())
+    }
+
+    /// Counts a decision. Its time is taken of every sixteenth or so: a second clock reading would be a tenth of the decision.
+    fn count(&self, began: Now, refusal: Option<&Refusal>) {
+        self.metrics.decided(refusal.map(|refusal| refusal.reason));
+        if began.mono.nanos().is_multiple_of(16) {
+            self.metrics
+                .decision_time(self.clock.now().mono.since(began.mono));
+        }
+    }
+
+    /// The engine, for figures.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The metrics, for edges.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
 }
+
+impl Ticket {
+    /// The account's rate limit as it stood at admission; `None` if it has none.
+    pub fn rate(&self) -> Option<RateView> {
+        let (rate, remaining, reset) = self.key.account().rate_view(self.admitted.mono)?;
+        Some(RateView {
+            limit: rate.qps(),
+            burst: rate.burst(),
+            remaining,
+            reset,
+        })
+    }
+
+    /// Who pays.
+    pub fn account(&self) -> &AccountId {
+        self.key.account().id()
+    }
+
+    /// Whose call it is.
+    pub fn key(&self) -> &KeyId {
+        self.key.id()
+    }
+
+    /// What its usage stands under.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_ref().map(ModelName::as_str)
+    }
+
+    /// How much is set aside.
+    pub fn held(&self) -> Amount {
+        self.hold.amount()
+    }
+
+    /// Whether the cost depends on what the upstream says it used.
+    pub fn needs_usage(&self) -> bool {
+        self.price.as_ref().is_some_and(|price| price.needs_usage())
+    }
+
+    /// Ends the call by the route's terms.
+    pub fn settle(self, outcome: Outcome) -> Charge {
+        let terms = charge::Terms {
+            price: self.price.as_deref(),
+            held: self.hold.amount(),
+            foreseen: self.foreseen,
+            on_missing_usage: self.on_missing_usage,
+            on_upstream_error: self.on_upstream_error,
+        };
+        let charge = charge::end(self.hold, charge::charge(&terms, &outcome));
+        self.gate.metrics.charged(outcome.end, &charge);
+        charge
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket")
+            .field("account", self.account())
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

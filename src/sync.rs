@@ -21,7 +21,7 @@ use crate::books::Books;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Monotonic, Now};
 use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest, own_cells};
-use crate::id::{AccountId, ReplicaId};
+use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
@@ -195,6 +195,23 @@ impl SyncHandle {
         self.0.account(id).await
     }
 
+    /// A key of an account by its id, taken up if need be; `None` if there is none.
+    pub async fn key(
+        &self,
+        account: &AccountId,
+        id: &KeyId,
+    ) -> Result<Option<Arc<Key>>, StoreError> {
+        if let Some(key) = self.0.engine.key(id) {
+            return Ok((key.account().id() == account).then_some(key));
+        }
+        let Some(account) = self.0.account(account).await? else {
+            return Ok(None);
+        };
+        let keys = self.0.note(self.0.store.keys(account.id()).await)?;
+        let record = keys.into_iter().find(|record| record.id == *id);
+        Ok(record.map(|record| self.0.engine.load_key(None, &account, record)))
+    }
+
     /// Waits until the store has answered a request for more of an account's money, once. `Err` if there is no hope of more
     /// in time; `Ok` means "try again".
     pub async fn refill(&self, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
@@ -324,7 +341,7 @@ impl Sync {
         };
         let keys = self.note(self.store.keys(account.id()).await)?;
         let record = keys.into_iter().find(|record| record.id == id);
-        Ok(record.map(|record| self.engine.load_key(fingerprint, &account, record)))
+        Ok(record.map(|record| self.engine.load_key(Some(fingerprint), &account, record)))
     }
 
     /// An account, loaded once however many ask for it at the same time.

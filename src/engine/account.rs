@@ -171,6 +171,11 @@ impl Account {
             .map_err(|_| ())
     }
 
+    /// Counts a call in, room or not.
+    pub(super) fn enter_anyway(&self) {
+        self.hot.in_flight.fetch_add(1, Relaxed);
+    }
+
     /// Counts a call out.
     pub(super) fn leave(&self) {
         self.hot.in_flight.fetch_sub(1, Relaxed);

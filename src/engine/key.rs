@@ -102,6 +102,11 @@ impl Key {
         &self.record
     }
 
+    /// Whether it is this key of this account, as stored.
+    pub(super) fn is(&self, account: &Arc<Account>, record: &KeyRecord) -> bool {
+        Arc::ptr_eq(&self.account, account) && self.record == *record
+    }
+
     /// Why it is refused at an instant, if it is. At its expiry exactly, it has expired.
     pub(super) fn standing(&self, now: Now) -> Option<Reason> {
         if self.record.revoked.is_some() {

@@ -34,8 +34,14 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their names in metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Complete, Self::ErrorStatus, Self::NoAnswer, Self::Cut, Self::ClientGone, Self::ClientFailed];
+    pub const ALL: [Self; 6] = [
+        Self::Complete,
+        Self::ErrorStatus,
+        Self::NoAnswer,
+        Self::Cut,
+        Self::ClientGone,
+        Self::ClientFailed,
+    ];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
@@ -90,9 +96,14 @@ pub(super) struct Foreseen {
 impl Foreseen {
     fn counts(&self, price: &Price, bytes_per_token: u64) -> Counts {
         let most = price.max_output.unwrap_or(u64::MAX);
-        let output = self.max_output.unwrap_or_else(|| most.min(MAX_OUTPUT_DEFAULT)).min(most);
+        let output = self
+            .max_output
+            .unwrap_or_else(|| most.min(MAX_OUTPUT_DEFAULT))
+            .min(most);
         let choices = self.choices.max(1);
-        let input = self.input.unwrap_or_else(|| self.request_bytes.div_ceil(bytes_per_token.max(1)));
+        let input = self
+            .input
+            .unwrap_or_else(|| self.request_bytes.div_ceil(bytes_per_token.max(1)));
         Counts::default()
             .with(Meter::Request, 1)
             .with(Meter::Input, input)
@@ -137,8 +148,12 @@ pub(super) fn charge(terms: &Terms<'_>, outcome: &Outcome) -> Option<Charge> {
         (End::ErrorStatus | End::Cut, None) => None,
         (End::Complete, None) if reading.error => None,
         (End::Complete, Some(_)) if reading.error && forgiven => None,
-        (End::Cut, Some(usage)) if !reading.complete => Some(terms.cost(partly(usage, terms, outcome), Certainty::Estimated)),
-        (End::Complete | End::ErrorStatus | End::Cut, Some(usage)) => Some(terms.exact(usage, outcome)),
+        (End::Cut, Some(usage)) if !reading.complete => {
+            Some(terms.cost(partly(usage, terms, outcome), Certainty::Estimated))
+        }
+        (End::Complete | End::ErrorStatus | End::Cut, Some(usage)) => {
+            Some(terms.exact(usage, outcome))
+        }
         (End::ClientGone, Some(usage)) if reading.complete => Some(terms.exact(usage, outcome)),
         (End::Complete | End::ClientGone, _) if flat => {
             Some(terms.exact(reading.usage.unwrap_or_default(), outcome))
@@ -156,22 +171,40 @@ impl Terms<'_> {
     /// The upstream did not say, or not all.
     fn missing(&self, usage: Option<Counts>, outcome: &Outcome) -> Charge {
         match self.on_missing_usage {
-            OnMissingUsage::Free => self.cost(with_bytes(Counts::default(), outcome), Certainty::None),
-            OnMissingUsage::Estimate => {
-                self.cost(partly(usage.unwrap_or_default(), self, outcome), Certainty::Estimated)
+            OnMissingUsage::Free => {
+                self.cost(with_bytes(Counts::default(), outcome), Certainty::None)
             }
+            OnMissingUsage::Estimate => self.cost(
+                partly(usage.unwrap_or_default(), self, outcome),
+                Certainty::Estimated,
+            ),
             OnMissingUsage::Hold => {
                 let counts = with_bytes(Counts::default(), outcome);
-                Charge { amount: self.held, certainty: Certainty::Estimated, counts }
+                Charge {
+                    amount: self.held,
+                    certainty: Certainty::Estimated,
+                    counts,
+                }
             }
         }
     }
 
     /// A cost beyond the range of money is no cost that anybody meant: the hold is charged.
     fn cost(&self, counts: Counts, certainty: Certainty) -> Charge {
-        match self.price.map_or(Ok(Amount::ZERO), |price| price.cost(&counts)) {
-            Ok(amount) => Charge { amount, certainty, counts },
-            Err(_) => Charge { amount: self.held, certainty: Certainty::Estimated, counts },
+        match self
+            .price
+            .map_or(Ok(Amount::ZERO), |price| price.cost(&counts))
+        {
+            Ok(amount) => Charge {
+                amount,
+                certainty,
+                counts,
+            },
+            Err(_) => Charge {
+                amount: self.held,
+                certainty: Certainty::Estimated,
+                counts,
+            },
         }
     }
 }
@@ -185,12 +218,24 @@ fn with_bytes(usage: Counts, outcome: &Outcome) -> Counts {
 
 /// What was said so far, filled up with what can be worked out from the text: never less than was said.
 fn partly(said: Counts, terms: &Terms<'_>, outcome: &Outcome) -> Counts {
-    let input_said = [Meter::Input, Meter::CachedInput, Meter::CacheWrite].iter().any(|meter| said.get(*meter) > 0);
-    let input = if input_said { said.get(Meter::Input) } else { outcome.bytes_in.div_ceil(BYTES_PER_TOKEN_CHARGED) };
+    let input_said = [Meter::Input, Meter::CachedInput, Meter::CacheWrite]
+        .iter()
+        .any(|meter| said.get(*meter) > 0);
+    let input = if input_said {
+        said.get(Meter::Input)
+    } else {
+        outcome.bytes_in.div_ceil(BYTES_PER_TOKEN_CHARGED)
+    };
     let heard = outcome.reading.text_bytes.div_ceil(BYTES_PER_TOKEN_CHARGED);
-    let heard = terms.foreseen.max_output.map_or(heard, |most| heard.min(most.saturating_mul(terms.foreseen.choices.max(1))));
-    let output = said.get(Meter::Output).max(heard.saturating_sub(said.get(Meter::Reasoning)));
-    with_bytes(said, outcome).with(Meter::Input, input).with(Meter::Output, output)
+    let heard = terms.foreseen.max_output.map_or(heard, |most| {
+        heard.min(most.saturating_mul(terms.foreseen.choices.max(1)))
+    });
+    let output = said
+        .get(Meter::Output)
+        .max(heard.saturating_sub(said.get(Meter::Reasoning)));
+    with_bytes(said, outcome)
+        .with(Meter::Input, input)
+        .with(Meter::Output, output)
 }
 
 /// Ends a hold with a charge, or without one.
@@ -202,7 +247,11 @@ pub(super) fn end(hold: Hold, charge: Option<Charge>) -> Charge {
         }
         None => {
             hold.release();
-            Charge { amount: Amount::ZERO, certainty: Certainty::None, counts: Counts::default() }
+            Charge {
+                amount: Amount::ZERO,
+                certainty: Certainty::None,
+                counts: Counts::default(),
+            }
         }
     }
 }
