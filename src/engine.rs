@@ -269,7 +269,8 @@ impl Engine {
         account.retire();
         self.keys
             .retain(|_, key| !Arc::ptr_eq(key.account(), account));
-        self.by_id.retain(|_, loaded| !Arc::ptr_eq(loaded.key.account(), account));
+        self.by_id
+            .retain(|_, loaded| !Arc::ptr_eq(loaded.key.account(), account));
         self.accounts
             .remove_if(account.id(), |_, current| Arc::ptr_eq(current, account));
     }

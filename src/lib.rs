@@ -1,4 +1,5 @@
 //! Tollgate.
+pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;

@@ -382,18 +382,21 @@ impl Sync {
                 let sync = Arc::clone(self);
                 tokio::spawn(async move { sync.publish(&[entry], true).await });
             }
-            Change::Document(name) => match self.catalog.load(&*self.store).await {
-                Ok(()) => self.follow_policies(),
-                Err(error) => {
-                    tracing::warn!(document = name, %error, "what was in force stays in force")
-                }
-            },
+            Change::All => self.follow_all().await,
+            Change::Document(_) => self.follow_documents().await,
+        }
+    }
+
+    async fn follow_documents(&self) {
+        match self.catalog.load(&*self.store).await {
+            Ok(()) => self.follow_policies(),
+            Err(error) => tracing::warn!(%error, "the prices and policies in force stay in force"),
         }
     }
 
     /// Changes may have been missed: everything is read again.
     async fn follow_all(self: &Arc<Self>) {
-        self.follow(Change::Document("all".into())).await;
+        self.follow_documents().await;
         for account in self.engine.accounts() {
             if let Err(error) = self.refresh(account.id()).await {
                 tracing::warn!(account = %account.id(), %error, "a book could not be read; the next answer asks again");
