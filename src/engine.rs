@@ -254,7 +254,7 @@ impl Engine {
     }
 
     /// Takes up an account, without money yet. One that is loaded already is given instead.
-    pub(crate) fn load(
+    pub fn load(
         &self,
         id: AccountId,
         rules: Rules,
@@ -277,7 +277,7 @@ impl Engine {
 
     /// Takes up a key, with its secret if that was presented. One that is loaded already is given instead: it has its own rate
     /// to go on counting.
-    pub(crate) fn load_key(
+    pub fn load_key(
         &self,
         secret: Option<Fingerprint>,
         account: &Arc<Account>,

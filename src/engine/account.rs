@@ -196,7 +196,7 @@ impl Account {
     }
 
     /// The lease may be used until then, and not after.
-    pub(crate) fn lease_until(&self, until: Monotonic) {
+    pub fn lease_until(&self, until: Monotonic) {
         self.hot.lease_until.store(until.nanos(), Relaxed);
     }
 
