@@ -74,6 +74,14 @@ fn facts_are_found() {
     );
     check(
         Chat,
+        r#"{"max_completion_tokens":30,"max_tokens":20}"#,
+        &RequestFacts {
+            max_output: Some(30),
+            ..NOTHING
+        },
+    );
+    check(
+        Chat,
         r#"{"max_tokens":null,"n":null,"stream":null,"stream_options":null}"#,
         &NOTHING,
     );
