@@ -468,9 +468,9 @@ fn string_end(bytes: &[u8]) -> usize {
     let Some((near, far)) = bytes.split_at_checked(NEAR) else {
         return bytes.iter().position(mark).unwrap_or(bytes.len());
     };
-    near.iter().position(mark).unwrap_or_else(|| {
-        NEAR.saturating_add(memchr2(b'"', b'\\', far).unwrap_or(far.len()))
-    })
+    near.iter()
+        .position(mark)
+        .unwrap_or_else(|| NEAR.saturating_add(memchr2(b'"', b'\\', far).unwrap_or(far.len())))
 }
 
 impl State {
