@@ -1,3 +1,4 @@
 //! The one integration-test binary: everything here goes through the crate's public face.
 
 mod store;
+mod support;
