@@ -19,7 +19,8 @@ mod publish;
 use std::fmt;
 use std::time::Duration;
 
-use ::redis::{Client, Value};
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{Client, IntoConnectionInfo as _, Value};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -98,7 +99,15 @@ impl RedisStore {
                 settings.prefix
             )));
         }
-        let client = Client::open(settings.url).map_err(|error| wrong(error.to_string()))?;
+        // Without it a command waits for the acknowledgement of the one before: 40 ms on Linux.
+        let socket = TcpSettings::default().set_nodelay(true);
+        let address = settings
+            .url
+            .into_connection_info()
+            .map(|info| info.set_tcp_settings(socket));
+        let client = address
+            .and_then(Client::open)
+            .map_err(|error| wrong(error.to_string()))?;
         let names = Names::new(&settings.prefix);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let patience = settings

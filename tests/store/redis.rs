@@ -1,5 +1,9 @@
 //! What only Redis can show: it forgets its scripts, cuts connections, freezes, is full, is killed, is shared.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
 use tollgate::store::redis::{RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
@@ -151,6 +155,96 @@ async fn changes_reach_other_processes_of_the_same_prefix() {
     assert_eq!(first, Ok(Change::Account(account("b"), 1)));
 }
 
+/// A way to the server over TCP that loses replies: while `lossy`, what the server answers is thrown away and the connection
+/// is cut, after the server has done what it was asked.
+async fn lossy_way(server: &Server, lossy: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (socket, lossy) = (server.socket(), Arc::clone(lossy));
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (far, lossy) = (
+                UnixStream::connect(&socket).await.unwrap(),
+                Arc::clone(&lossy),
+            );
+            tokio::spawn(async move {
+                let ((mut asks, mut hears), (mut answers, mut does)) =
+                    (near.into_split(), far.into_split());
+                let forward = async { tokio::io::copy(&mut asks, &mut does).await };
+                let back = async {
+                    let mut buffer = vec![0; 65_536];
+                    loop {
+                        let count = answers.read(&mut buffer).await.unwrap_or(0);
+                        if count == 0 || lossy.swap(false, SeqCst) {
+                            break;
+                        }
+                        hears.write_all(&buffer[..count]).await.unwrap();
+                    }
+                };
+                tokio::select! { _ = forward => {}, () = back => {} }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn lost_replies_count_once() {
+    let server = Server::start().await;
+    let lossy = Arc::new(AtomicBool::new(false));
+    let url = lossy_way(&server, &lossy).await;
+    let store = RedisStore::connect(Settings {
+        url,
+        ..Settings::default()
+    });
+    let store = store.unwrap();
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    let (mut lost, mut told) = (0, 0);
+    for round in 0..60 {
+        speaker.spend += 1;
+        store.ping().await.unwrap();
+        lossy.store(round % 3 == 0, SeqCst);
+        let message = speaker.message(0, 2, 0);
+        match store
+            .publish(&speaker.replica, vec![message])
+            .await
+            .remove(0)
+        {
+            Err(StoreError::Unavailable(_)) => lost += 1,
+            answer => {
+                let answer = answer.unwrap();
+                told += u32::from(!answer.applied);
+                speaker.believed = answer.standing;
+            }
+        }
+    }
+    assert_eq!(
+        (lost, told),
+        (20, 20),
+        "each lost reply is answered with what stands"
+    );
+    while speaker.believed.spend != nano(60) {
+        speaker.say(&store, 0, 0, 0).await;
+    }
+    let now = snapshot(&store, "a").await;
+    let committed = speaker.believed.committed.nanos();
+    assert_eq!(
+        (now.spend, now.unleased),
+        (nano(60), nano(1_000 - committed))
+    );
+
+    // A commit whose reply was lost conflicts when it is sent again.
+    let again = plain(1, book("a", 7), 7);
+    lossy.store(true, SeqCst);
+    unavailable(&store.commit(again.clone()).await);
+    assert_eq!(store.commit(again).await.unwrap(), Stored::Conflict);
+    assert_eq!(
+        snapshot(&store, "a").await.unleased,
+        nano(1_007 - committed)
+    );
+}
+
 #[tokio::test]
 async fn a_frozen_redis_is_unavailable_within_the_timeout() {
     let server = Server::start().await;
@@ -283,16 +377,17 @@ async fn events_left_in_an_outbox_are_relayed_once() {
     let mut commit = plain(0, book("a", 5), 5);
     (commit.book.events, commit.events) = (1, vec![event("a", 1)]);
     store.commit(commit).await.unwrap();
-    let ids = || async {
+    let feed = || async {
         let events = store.events(0, 9).await.unwrap();
         events
             .into_iter()
-            .map(|(_, event)| event.id)
+            .map(|(sequence, event)| (sequence, event.id))
             .collect::<Vec<_>>()
     };
-    assert_eq!(ids().await, ["a/1"]);
+    let due = [(1, "a/1".to_owned()), (2, "a/2".to_owned())];
+    assert_eq!(feed().await, due[..1]);
     // What a crash after the commit leaves, and one between relaying and draining.
-    for (number, all) in [(1, &["a/1"][..]), (2, &["a/1", "a/2"])] {
+    for (number, all) in [(1, &due[..1]), (2, &due[..])] {
         let json = serde_json::to_string(&event("a", number)).unwrap();
         let _: i64 = server.command(&["RPUSH", "tg:a:{a}:outbox", &json]);
         if number == 1 {
@@ -303,9 +398,53 @@ async fn events_left_in_an_outbox_are_relayed_once() {
         } else {
             Speaker::new("a", "r-1").say(&store, 0, 0, 0).await;
         }
-        assert_eq!(ids().await, all);
+        assert_eq!(feed().await, all);
         assert_eq!(server.command::<i64>(&["EXISTS", "tg:a:{a}:outbox"]), 0);
     }
+}
+
+#[tokio::test]
+async fn the_feed_of_events_is_bounded() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let fill = "for i = 1, 100000 do redis.call('ZADD', KEYS[1], i, 'old ' .. i) end; \
+                return redis.call('SET', KEYS[2], '100000')";
+    let (feed, sequence) = ("tg:f:{feed}:events", "tg:f:{feed}:events:sequence");
+    let _: String = server.command(&["EVAL", fill, "2", feed, sequence]);
+    let mut commit = plain(0, book("a", 5), 5);
+    commit.book.events = 2;
+    commit.events = vec![event("a", 1), event("a", 2)];
+    store.commit(commit).await.unwrap();
+    assert_eq!(server.command::<u64>(&["ZCARD", feed]), 100_000);
+    let oldest: Vec<String> = server.command(&["ZRANGE", feed, "0", "0"]);
+    assert_eq!(oldest, ["old 3"]);
+    let newest = store.events(100_000, 9).await.unwrap();
+    assert_eq!(
+        newest.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+        [100_001, 100_002]
+    );
+}
+
+#[tokio::test]
+async fn a_digest_is_claimed_before_its_key_is_written() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1).await;
+    // What a crash between the two leaves.
+    let _: String = server.command(&["SET", "tg:k:d", "a|k1"]);
+    assert_eq!(store.find_key("d").await.unwrap(), None);
+    assert_eq!(
+        store.put_key(1, key("a", "k2", "d")).await.unwrap(),
+        Stored::Conflict
+    );
+    assert_eq!(
+        store.put_key(1, key("a", "k1", "d")).await.unwrap(),
+        Stored::At(2)
+    );
+    assert_eq!(
+        store.find_key("d").await.unwrap(),
+        Some((account("a"), key_id("k1")))
+    );
 }
 
 #[tokio::test]
@@ -320,8 +459,10 @@ async fn spend_that_was_not_announced_is_later() {
     // As if the connection had been cut between the message and the word about it.
     let forget = || server.command::<i64>(&["DEL", "tg:f:{feed}:spend"]);
     assert_eq!(forget(), 1);
+    // The replica lost what it knew, and has spent nothing since: only the answer shows that something stands.
+    speaker.spend = 0;
     let answer = speaker.say(&store, 0, 0, 0).await;
-    assert!(!answer.applied, "it still believes in zeros");
+    assert!(!answer.applied, "it believes in zeros");
     assert_eq!(store.spend_since(0, 9).await.unwrap()[0].total, nano(10));
     assert_eq!(forget(), 1);
     store

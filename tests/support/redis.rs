@@ -66,7 +66,8 @@ impl Server {
         panic!("redis-server does not answer");
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The socket it listens on.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
     }
 
