@@ -1,7 +1,9 @@
 //! Tollgate.
+pub mod admin;
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod config;
 pub mod id;
 pub mod ledger;
 pub mod money;
@@ -10,4 +12,5 @@ pub mod pricing;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod telemetry;
 pub mod usage;
