@@ -21,8 +21,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::app::Core;
 use crate::config::AdminSettings;
-use crate::telemetry;
+use crate::telemetry::{self, Levels};
 
 /// Connections at once: a probe, a scraper and a few people. More wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
@@ -55,6 +56,38 @@ pub struct StoreWord {
     pub age: Option<Duration>,
     /// The last attempt failed.
     pub failing: bool,
+}
+
+impl Source for Core {
+    fn store(&self) -> StoreWord {
+        let status = self.sync.status();
+        StoreWord {
+            age: status.last_ok_age,
+            failing: status.failing,
+        }
+    }
+
+    /// Walks all accounts in memory, some ten nanoseconds for each: of no weight once in some seconds.
+    fn metrics(&self) -> String {
+        let status = self.sync.status();
+        let engine = self.gate.engine();
+        let accounts = engine.accounts();
+        let in_flight = accounts
+            .iter()
+            .map(|account| u64::from(account.in_flight()));
+        self.gate.metrics().render(&Levels {
+            sync_age: status.last_ok_age,
+            sync_failing: status.failing,
+            sync_errors: status.store_errors,
+            refill_waits: status.refill_waits,
+            accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX),
+            holds_open: in_flight.fold(0, u64::saturating_add),
+            held: status.held,
+            leased: status.leased,
+            overshoot_bound: engine.overshoot_bound(),
+            overshoot_seen: engine.overshoot_seen(),
+        })
+    }
 }
 
 /// Why it does not listen.

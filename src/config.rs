@@ -13,7 +13,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::catalog::Layer;
+use crate::engine::Bounds;
 use crate::route::{Route, Upstream};
+use crate::sync;
+use crate::telemetry::Metrics;
 
 mod catalog;
 mod reader;
@@ -205,8 +208,8 @@ pub struct AdminSettings {
 /// `[engine]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
-    /// Accounts in memory.
-    pub accounts_max: usize,
+    /// After how long without a call an account is let go from memory.
+    pub unload_after: Duration,
     /// Open holds that were taken through an API.
     pub holds_max: usize,
     /// How long a call waits for its account to be loaded.
@@ -215,6 +218,40 @@ pub struct EngineSettings {
     pub unknown_keys_max: usize,
     /// For how long.
     pub unknown_key_time: Duration,
+}
+
+impl Config {
+    /// What the sync goes by.
+    pub const fn sync_settings(&self) -> sync::Settings {
+        let Self { sync, engine, .. } = self;
+        sync::Settings {
+            times: sync::Times {
+                interval: sync.interval,
+                lease: sync.lease,
+                margin: sync.lease_margin,
+                ahead: sync.lease_target,
+                idle: sync.idle_return,
+            },
+            refill_wait: sync.refill_wait,
+            load_wait: engine.load_wait,
+            unload_after: engine.unload_after,
+        }
+    }
+
+    /// The bounds of the engine's tables.
+    pub const fn bounds(&self) -> Bounds {
+        Bounds {
+            unknown_keys_max: self.engine.unknown_keys_max,
+            unknown_key_time: self.engine.unknown_key_time,
+        }
+    }
+
+    /// Counters for its routes and upstreams.
+    pub fn metrics(&self) -> Metrics {
+        let routes = self.routes.iter().map(|route| route.name.as_str());
+        let upstreams = self.upstreams.iter().map(|upstream| upstream.name.as_str());
+        Metrics::new(routes, upstreams)
+    }
 }
 
 /// `[log]`.

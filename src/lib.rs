@@ -1,16 +1,21 @@
 //! Tollgate.
 pub mod admin;
+pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod engine;
+pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod usage;

@@ -6,7 +6,9 @@ pub mod logging;
 mod metrics;
 mod render;
 mod stripes;
+mod watched;
 
-pub use labels::{Drained, LoadEnd, Refill, StatusClass, StoreOp, SyncEnd, UpstreamError, WayOut};
-pub use metrics::{Levels, Metrics, MoneyLevels, RouteMetrics, UnitId, UpstreamMetrics};
+pub use labels::{Drained, StatusClass, StoreOp, UpstreamError};
+pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
 pub(crate) use render::CONTENT_TYPE;
+pub use watched::Watched;

@@ -15,6 +15,7 @@ use super::{
     LogSettings, ProxySettings, RedisSettings, Secret, ServerTls, ShutdownSettings, StoreKind,
     StoreSettings, SyncSettings, catalog, routes,
 };
+use crate::sync::ROUNDS_PER_LOOK;
 
 /// A shorter wait cannot be told from none; a longer one than a day is a mistake.
 pub(super) const ANY_TIME: RangeInclusive<Duration> = MILLIS..=DAY;
@@ -38,6 +39,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
     let log = log(root.section_or_empty("log"));
     let shutdown = shutdown(root.section_or_empty("shutdown"));
     apart(&root, &proxy, &control, &admin);
+    fresh(&root, &sync, &admin);
     Some(Config {
         store: store?,
         sync,
@@ -108,9 +110,9 @@ fn store(mut section: Reader<'_>) -> Option<StoreSettings> {
         (Kind::Redis, url) => StoreKind::Redis(RedisSettings {
             url: url?,
             prefix: prefix.unwrap_or_else(|| "tg:".into()),
-            // A handshake on a local network takes a millisecond; a second more is a lost packet sent again.
-            connect_timeout: connect_timeout.unwrap_or(SECOND),
-            // Far above a script's microseconds, far below a lease.
+            // A handshake on a local network takes a millisecond.
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_millis(500)),
+            // A hundred times what a healthy Redis needs, far below a lease.
             response_timeout: response_timeout.unwrap_or(Duration::from_millis(500)),
         }),
     };
@@ -257,25 +259,25 @@ fn admin(mut section: Reader<'_>) -> AdminSettings {
 
 fn engine(mut section: Reader<'_>) -> EngineSettings {
     EngineSettings {
-        // At 512 bytes for an idle one: 50 MiB.
-        accounts_max: section
-            .read("accounts_max", count(1..=100_000_000))
-            .unwrap_or(100_000),
+        // Loading it again is one round trip for its next call; until then it costs half a kilobyte.
+        unload_after: section
+            .read("unload_after", duration(SECOND..=DAY))
+            .unwrap_or(Duration::from_secs(600)),
         holds_max: section
             .read("holds_max", count(1..=100_000_000))
             .unwrap_or(100_000),
-        // One round trip to a store that is well; a caller gets an answer before it gives up.
+        // Two connect timeouts and a round trip; a caller gets an answer before it gives up.
         load_wait: section
             .read("load_wait", duration(MILLIS..=MINUTE))
-            .unwrap_or(SECOND),
-        // A scan of random keys meets memory, not the store, and not much memory: about 5 MiB.
+            .unwrap_or(Duration::from_secs(2)),
+        // 1 MiB: a flood of invented keys meets memory, not the store.
         unknown_keys_max: section
             .read("unknown_keys_max", count(0..=10_000_000))
             .unwrap_or(65_536),
-        // A key that is made after it was tried works after this at the latest.
+        // A key that is made after it was tried, on a replica that cannot tell us, works after this.
         unknown_key_time: section
             .read("unknown_key_time", duration(MILLIS..=HOUR))
-            .unwrap_or(Duration::from_secs(10)),
+            .unwrap_or(Duration::from_secs(5)),
     }
 }
 
@@ -304,6 +306,21 @@ fn shutdown(mut section: Reader<'_>) -> ShutdownSettings {
     ShutdownSettings {
         // Inside the 30 s that Kubernetes waits before it kills, with time left to sync.
         drain_max: drain_max.unwrap_or(Duration::from_secs(25)),
+    }
+}
+
+/// A replica at rest asks the store how it is once in some rounds. A bound below that would call it not ready in between.
+fn fresh(root: &Reader<'_>, sync: &SyncSettings, admin: &AdminSettings) {
+    let heard_every = sync.interval.saturating_mul(ROUNDS_PER_LOOK);
+    if admin.sync_age_max <= heard_every {
+        root.problem(
+            "admin.sync_age_max",
+            &format!(
+                "is {:?}, but a replica at rest hears the store every {heard_every:?}, {ROUNDS_PER_LOOK} times \
+                 sync.interval; give more than that",
+                admin.sync_age_max
+            ),
+        );
     }
 }
 

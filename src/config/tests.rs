@@ -48,6 +48,13 @@ fn an_empty_file_is_a_whole_configuration() {
     assert_eq!(config.sync.interval, Duration::from_millis(100));
     assert!(config.proxy.worker_count() >= 1);
     assert!(config.routes.is_empty());
+    // Two places know a default only as long as they agree.
+    let shown = |settings: &dyn fmt::Debug| format!("{settings:?}");
+    assert_eq!(
+        shown(&config.sync_settings()),
+        shown(&sync::Settings::default())
+    );
+    assert_eq!(shown(&config.bounds()), shown(&Bounds::default()));
 }
 
 #[test]
@@ -175,6 +182,16 @@ fn times_must_fit_together() {
     wrong("[sync]\nlease = '1s'", "sync.lease", "give a longer lease");
     let text = "[store]\nkind = 'redis'\nurl = 'redis://a'\nresponse_timeout = '30s'";
     wrong(text, "sync.lease", "30.1s");
+    wrong(
+        "[sync]\ninterval = '500ms'",
+        "admin.sync_age_max",
+        "every 5s, 10 times sync.interval",
+    );
+    wrong(
+        "[admin]\nsync_age_max = '1s'",
+        "admin.sync_age_max",
+        "give more",
+    );
     read("[sync]\nlease = '2s'\nlease_margin = '500ms'", NO_ENV).unwrap();
 }
 

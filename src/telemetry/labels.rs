@@ -40,26 +40,6 @@ macro_rules! labels {
 }
 
 labels! {
-    /// How a held call came to its charge.
-    WayOut {
-        /// The answer ended.
-        Complete = "complete",
-        /// The upstream answered with an error status.
-        ErrorStatus = "error_status",
-        /// The upstream gave no answer.
-        NoAnswer = "no_answer",
-        /// The upstream broke off within its answer.
-        Cut = "cut",
-        /// The client left.
-        ClientGone = "client_gone",
-        /// The client's request broke off or was too large.
-        ClientFailed = "client_failed",
-        /// Settled through the API.
-        Api = "api",
-        /// Nobody settled it: dropped or expired, charged or released by its policy.
-        Unsettled = "unsettled",
-    }
-
     /// The first digit of an answer's status.
     StatusClass {
         /// 1xx, as far as it ends an exchange: an upgrade.
@@ -102,38 +82,20 @@ labels! {
         Read = "read",
         /// To write a book.
         Commit = "commit",
-        /// To take spend and grant leases.
+        /// To take one account's spend and grant a lease. Each of a batch counts; the batch is timed as one.
         Publish = "publish",
         /// To take back the rights of silent replicas.
         Lapse = "lapse",
-        /// To find, list or write keys.
+        /// To tell replicas that money is scarce.
+        TellScarce = "tell_scarce",
+        /// To find a presented key.
+        FindKey = "find_key",
+        /// To list or write an account's keys.
         Keys = "keys",
         /// To list accounts, entries, events, usage or spend.
         List = "list",
         /// To read or write prices and policies.
         Documents = "documents",
-        /// To tell of changes.
-        Changes = "changes",
-    }
-
-    /// How a wait for an empty lease ended.
-    Refill {
-        /// The lease was filled.
-        Granted = "granted",
-        /// The store answered that there is no more.
-        Exhausted = "exhausted",
-        /// The store did not answer in time.
-        TimedOut = "timed_out",
-    }
-
-    /// How the first load of an account ended.
-    LoadEnd {
-        /// It is in memory.
-        Loaded = "loaded",
-        /// There is no such account or key.
-        Unknown = "unknown",
-        /// The store did not answer, or not in time.
-        Failed = "failed",
     }
 
     /// How reading on for a client that left ended.
@@ -144,14 +106,6 @@ labels! {
         Bounded = "bounded",
         /// The upstream broke off.
         Cut = "cut",
-    }
-
-    /// How a round of publication ended.
-    SyncEnd {
-        /// The store took everything.
-        Done = "done",
-        /// It did not take some of it.
-        Failed = "failed",
     }
 }
 
@@ -183,13 +137,9 @@ mod tests {
                 assert_eq!(label.index(), index);
             }
         }
-        check::<WayOut>(WayOut::COUNT);
         check::<StatusClass>(StatusClass::COUNT);
         check::<UpstreamError>(UpstreamError::COUNT);
         check::<StoreOp>(StoreOp::COUNT);
-        check::<Refill>(Refill::COUNT);
-        check::<LoadEnd>(LoadEnd::COUNT);
         check::<Drained>(Drained::COUNT);
-        check::<SyncEnd>(SyncEnd::COUNT);
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::labels::Label;
-use super::stripes::{BUCKETS, Count, Histogram};
+use super::stripes::{BUCKETS, Count};
 
 /// What the page says it is.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,35 +39,31 @@ impl Page {
         }
     }
 
-    /// A histogram from the count of each bucket and the sum of all, in nanoseconds.
-    pub(super) fn histogram(
+    /// The head of a histogram; [`Page::buckets`] follow it.
+    pub(super) fn histogram(&mut self, name: &'static str, help: &str) {
+        self.head(name, help, "histogram");
+    }
+
+    /// The samples of a histogram, from the count of each bucket and the sum of all, in nanoseconds.
+    pub(super) fn buckets(
         &mut self,
-        name: &'static str,
-        help: &str,
+        label: Option<(&str, &str)>,
         bucket: impl Fn(usize) -> u64,
         nanos: u64,
     ) {
-        self.head(name, help, "histogram");
         let mut total: u64 = 0;
+        let up_to = |page: &mut Self, end: &str, total| {
+            let labels: Vec<_> = label.into_iter().chain([("le", end)]).collect();
+            page.line("_bucket", &labels, total);
+        };
         for (place, end) in BUCKETS.into_iter().enumerate() {
             total = total.wrapping_add(bucket(place));
-            let end = Decimal(end.into()).to_string();
-            self.line("_bucket", &[("le", &end)], total);
+            up_to(self, &Decimal(end.into()).to_string(), total);
         }
         total = total.wrapping_add(bucket(BUCKETS.len()));
-        self.line("_bucket", &[("le", "+Inf")], total);
-        self.line("_sum", &[], Decimal(nanos.into()));
-        self.line("_count", &[], total);
-    }
-
-    pub(super) fn plain_histogram(
-        &mut self,
-        name: &'static str,
-        help: &str,
-        histogram: &Histogram,
-    ) {
-        let bucket = |place| histogram.bucket(place);
-        self.histogram(name, help, bucket, histogram.nanos());
+        up_to(self, "+Inf", total);
+        self.line("_sum", label.as_slice(), Decimal(nanos.into()));
+        self.line("_count", label.as_slice(), total);
     }
 
     /// A sample of the family above.
@@ -144,6 +140,7 @@ impl Display for Escaped<'_> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::stripes::Histogram;
     use super::*;
 
     #[test]
@@ -167,17 +164,22 @@ mod tests {
             histogram.record(Duration::from_nanos(nanos));
         }
         let mut page = Page::default();
-        page.plain_histogram("h", "Help.", &histogram);
+        page.histogram("h", "Help.");
+        page.buckets(
+            Some(("op", "x")),
+            |n| histogram.bucket(n),
+            histogram.nanos(),
+        );
         let text = page.finish();
         for line in [
             "# HELP h Help.",
             "# TYPE h histogram",
-            "h_bucket{le=\"0.00000025\"} 1",
-            "h_bucket{le=\"0.0000005\"} 3",
-            "h_bucket{le=\"1\"} 3",
-            "h_bucket{le=\"+Inf\"} 4",
-            "h_sum 2.0000007",
-            "h_count 4",
+            "h_bucket{op=\"x\",le=\"0.00000025\"} 1",
+            "h_bucket{op=\"x\",le=\"0.0000005\"} 3",
+            "h_bucket{op=\"x\",le=\"1\"} 3",
+            "h_bucket{op=\"x\",le=\"+Inf\"} 4",
+            "h_sum{op=\"x\"} 2.0000007",
+            "h_count{op=\"x\"} 4",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
