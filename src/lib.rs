@@ -1,8 +1,10 @@
 //! Tollgate.
+pub mod admin;
 pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod gate;
 pub mod id;

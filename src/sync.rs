@@ -15,6 +15,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
+pub(crate) use drive::ROUNDS_PER_LOOK;
 pub use line::Times;
 
 use crate::books::Books;

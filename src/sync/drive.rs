@@ -19,7 +19,7 @@ const BATCH: usize = 512;
 const AGAIN_MAX: u32 = 4;
 
 /// Rounds between two looks at all leased accounts, for heartbeats, idle leases and old hours.
-const ROUNDS_PER_LOOK: u32 = 10;
+pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 
 /// How long a part that died waits before it is started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
