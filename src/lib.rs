@@ -1,9 +1,13 @@
 //! Tollgate.
+pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod engine;
+pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
@@ -11,4 +15,6 @@ pub mod proto;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod sync;
+pub mod telemetry;
 pub mod usage;
