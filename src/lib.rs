@@ -3,6 +3,7 @@ pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod control;
 pub mod engine;
 pub mod gate;
 pub mod id;
