@@ -2,5 +2,6 @@
 
 mod api;
 mod fixtures;
+mod generated;
 mod requests;
 mod responses;

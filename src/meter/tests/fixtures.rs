@@ -1,7 +1,11 @@
 //! Response bodies by API, with what is to be read from each and what the client is to see.
 
+mod streams;
+
 use crate::meter::{Api, Reading};
 use crate::usage::{Counts, Meter};
+use Api::{AnthropicMessages as Anthropic, OpenAiChat as Chat, OpenAiResponses as Responses};
+use Meter::{CacheWrite, CachedInput, Input, Output, Reasoning};
 
 /// A body and what is to come of it.
 #[derive(Clone, Debug)]
@@ -18,9 +22,9 @@ pub(super) struct Fixture {
 
 pub(super) fn fixtures() -> Vec<Fixture> {
     let mut all = chat_bodies();
-    all.extend(chat_streams());
-    all.extend(stripped_streams());
-    all.extend(frames());
+    all.extend(streams::chat_streams());
+    all.extend(streams::stripped_streams());
+    all.extend(streams::frames());
     all.extend(other_openai());
     all.extend(anthropic());
     all
@@ -93,9 +97,6 @@ fn tokens(counts: &[(Meter, u64)]) -> Counts {
             all.with(*meter, *count)
         })
 }
-
-use Api::{AnthropicMessages as Anthropic, OpenAiChat as Chat, OpenAiResponses as Responses};
-use Meter::{CacheWrite, CachedInput, Input, Output, Reasoning};
 
 fn chat_bodies() -> Vec<Fixture> {
     vec![
@@ -236,219 +237,6 @@ fn chat_bodies() -> Vec<Fixture> {
     ]
 }
 
-const CHUNK: &str = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"Hé"},"finish_reason":null}],"usage":null}
-
-"#;
-const FINISH: &str = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null}
-
-"#;
-const USAGE: &str = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":5}}}
-
-"#;
-const DONE: &str = "data: [DONE]\n\n";
-
-fn chat_streams() -> Vec<Fixture> {
-    let all = [(Input, 4), (CachedInput, 5), (Output, 4)];
-    vec![
-        events("stream", Chat, &[CHUNK, FINISH, USAGE, DONE].concat()).usage(&all).text(3),
-        events("stream without usage", Chat, &[CHUNK, CHUNK, FINISH, DONE].concat()).text(6),
-        events("stream cut off", Chat, &[CHUNK, FINISH].concat()).cut_short().text(3),
-        events("stream cut in a chunk", Chat, CHUNK.split_once("é").unwrap().0).cut_short().text(1),
-        events("two finish chunks", Chat, &[CHUNK, FINISH, FINISH, USAGE, DONE].concat())
-            .usage(&all)
-            .text(3),
-        events(
-            "usage on the finish chunk",
-            Chat,
-            &[
-                r#"data: {"choices":[{"delta":{"content":"","reasoning_content":null},"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":3}}"#,
-                "\n\n",
-                DONE,
-            ]
-            .concat(),
-        )
-        .strip()
-        .usage(&[(Input, 2), (Output, 3)]),
-        events(
-            "running totals: the latest",
-            Chat,
-            &[
-                r#"data: {"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":2,"completion_tokens":1,"reasoning_tokens":1}}"#,
-                "\n\n",
-                r#"data: {"choices":[{"delta":{"content":"b"}}],"usage":{"prompt_tokens":2,"completion_tokens":2}}"#,
-                "\n\n",
-                r#"data: {"choices":[{"delta":{}}],"usage":null}"#,
-                "\n\n",
-                DONE,
-            ]
-            .concat(),
-        )
-        .strip()
-        .usage(&[(Input, 2), (Output, 2)])
-        .text(2),
-        events(
-            "an error in the stream",
-            Chat,
-            &[CHUNK, r#"data: {"error":{"message":"overloaded","code":503}}"#, "\n\n"].concat(),
-        )
-        .cut_short()
-        .error()
-        .text(3),
-        events("JSON that is none", Chat, &["data: {\"choices\":[}\n\n", CHUNK, DONE].concat())
-            .text(3),
-    ]
-}
-
-fn stripped_streams() -> Vec<Fixture> {
-    let all = [(Input, 4), (CachedInput, 5), (Output, 4)];
-    let whole = [CHUNK, FINISH, USAGE, DONE].concat();
-    let long = format!(
-        "data: {{\"choices\":[],\"x\":\"{}\",\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1}}}}\n\n",
-        "x".repeat(70_000)
-    );
-    let crlf = whole.replace('\n', "\r\n");
-    let crlf_usage = USAGE.replace('\n', "\r\n");
-    let cr = whole.replace('\n', "\r");
-    let cr_usage = USAGE.replace('\n', "\r");
-    let unclosed = USAGE.trim_end();
-    vec![
-        events("stripped", Chat, &whole).usage(&all).text(3).without(USAGE),
-        events("stripped, CRLF", Chat, &crlf).usage(&all).text(3).without(&crlf_usage),
-        events("stripped, CR", Chat, &cr).usage(&all).text(3).without(&cr_usage),
-        events(
-            "stripped with its comment and name",
-            Api::OpenAiCompletions,
-            &["data: {\"choices\":[{\"text\":\"abc\"}]}\n\n: ping\n\n", ": on\nid: 7\n", USAGE, DONE]
-                .concat(),
-        )
-        .usage(&all)
-        .text(3)
-        .without(&[": on\nid: 7\n", USAGE].concat()),
-        events("stripped first", Chat, &[USAGE, CHUNK, DONE].concat())
-            .usage(&all)
-            .text(3)
-            .without(USAGE),
-        events("stripped last, not closed", Chat, &[CHUNK, unclosed].concat())
-            .usage(&all)
-            .text(3)
-            .cut_short()
-            .without(unclosed),
-        events(
-            "stripped though unreadable",
-            Chat,
-            &[CHUNK, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":{}}}\n\n", DONE].concat(),
-        )
-        .text(3)
-        .without("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":{}}}\n\n"),
-        events(
-            "no choices and no usage is not stripped",
-            Chat,
-            &["data: {\"choices\":[],\"prompt_filter_results\":[],\"usage\":null}\n\n", CHUNK, DONE]
-                .concat(),
-        )
-        .strip()
-        .text(3),
-        events("too long to strip", Chat, &[CHUNK, &long, DONE].concat())
-            .strip()
-            .usage(&[(Input, 1), (Output, 1)])
-            .text(3),
-        events("nothing to strip, cut off", Chat, &[CHUNK, "data: {\"choices\":[{\"de"].concat())
-            .strip()
-            .text(3)
-            .cut_short(),
-        events("choices behind the usage", Chat,
-            "data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1},\"choices\":[]}\n\ndata: [DONE]\n\n")
-            .usage(&[(Input, 1), (Output, 1)])
-            .without("data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1},\"choices\":[]}\n\n"),
-        Fixture {
-            strip: true,
-            ..json(
-                "a body is not stripped",
-                Chat,
-                r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
-            )
-            .usage(&[(Input, 1), (Output, 2)])
-        },
-        Fixture {
-            strip: true,
-            ..events("opaque", Api::Opaque, &whole).cut_short()
-        },
-    ]
-}
-
-/// What event streams may look like.
-fn frames() -> Vec<Fixture> {
-    let usage = [(Input, 1), (Output, 2)];
-    let data = r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
-    let stream = |name, body: String| events(name, Chat, &body).strip().usage(&usage).text(1);
-    vec![
-        stream("no space", format!("data:{data}\n\ndata:[DONE]\n\n")),
-        stream(
-            "byte order mark",
-            format!("\u{feff}data: {data}\n\ndata: [DONE]\n\n"),
-        ),
-        stream(
-            "comments",
-            format!(": a\n:b\ndata: {data}\n:c: data: {{\n\n:\n\ndata: [DONE]\n\n"),
-        ),
-        stream(
-            "empty data",
-            format!("data:\n\ndata: {data}\n\ndata\n\ndata: \n\ndata: [DONE]\n\n"),
-        ),
-        stream(
-            "many lines",
-            format!(
-                "data: {}\ndata:{}\n\ndata: [DONE]\n\n",
-                &data[..20],
-                &data[20..]
-            )
-            .replace("\"delta\"", "\ndata: \"delta\""),
-        ),
-        stream(
-            "other fields",
-            format!(
-                "event: x\nid: 1\nretry: 9\ndatas: [DONE]\ndat: x\ndata: {data}\n\ndata: [DONE]\n\n"
-            ),
-        ),
-        stream(
-            "blank lines",
-            format!("\n\r\n\r\rdata: {data}\r\r\n\n\r\ndata: [DONE]\n\n"),
-        ),
-        stream("not closed", format!("data: {data}\n\ndata: [DONE]")),
-        Fixture {
-            want: Reading {
-                complete: false,
-                ..stream("", String::new()).want
-            },
-            ..stream(
-                "not done",
-                format!("data: {data}\n\ndata: x[DONE]\n\ndata: [DON\ndata: E]\n\n"),
-            )
-        },
-        Fixture {
-            want: Reading {
-                complete: true,
-                error: true,
-                ..Reading::default()
-            },
-            ..stream(
-                "named error",
-                "event: error\ndata: no\n\ndata: [DONE]\n\n".to_owned(),
-            )
-        },
-        Fixture {
-            want: Reading {
-                complete: true,
-                ..Reading::default()
-            },
-            ..stream(
-                "a mark that is none",
-                format!("\u{fec0}data: {data}\n\ndata: [DONE]\n\n"),
-            )
-        },
-    ]
-}
-
 fn other_openai() -> Vec<Fixture> {
     let completed = r#"event: response.completed
 data: {"type":"response.completed","sequence_number":9,"response":{"id":"r","object":"response","status":"completed","error":null,"output":[{"type":"message","content":[{"type":"output_text","text":"Hello"}]}],"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":8,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":18}}}
@@ -527,11 +315,23 @@ data: {"type":"ping"}
     let deltas = r#"event: content_block_delta
 data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}
 
+event: content_block_stop
+data: {"type":"content_block_stop","index":0}
+
+event: content_block_start
+data: {"type":"content_block_start","index":1,"content_block":{"type":"thinking","thinking":"","signature":""}}
+
 event: content_block_delta
 data: {"type":"content_block_delta","index":1,"delta":{"type":"thinking_delta","thinking":"hm"}}
 
 event: content_block_delta
 data: {"type":"content_block_delta","index":1,"delta":{"type":"signature_delta","signature":"EqQBCgIYAh"}}
+
+event: content_block_stop
+data: {"type":"content_block_stop","index":1}
+
+event: content_block_start
+data: {"type":"content_block_start","index":2,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}
 
 event: content_block_delta
 data: {"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"{\"a\":1}"}}
