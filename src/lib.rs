@@ -2,6 +2,7 @@
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod demo;
 pub mod id;
 pub mod ledger;
 pub mod money;

@@ -1,0 +1,3 @@
+//! What `tollgate demo` needs beyond the product itself. Nothing here is used when serving for real.
+
+pub mod standin;
