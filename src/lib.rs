@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod money;
 pub mod policy;
 pub mod pricing;
+pub mod proto;
 pub mod refusal;
 pub mod route;
 pub mod store;

@@ -1,0 +1,1 @@
+//! Checked conversions between the wire and our own values.
