@@ -1,6 +1,7 @@
 //! Tollgate.
 pub mod books;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod demo;
 pub mod id;

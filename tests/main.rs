@@ -2,4 +2,6 @@
 
 // `cfg(test)` is always true here. It tells clippy that helpers in these modules are tests too, and may unwrap.
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod sdk;
