@@ -1,11 +1,15 @@
 //! Tollgate.
+pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod demo;
+pub mod engine;
+pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
@@ -13,4 +17,6 @@ pub mod proto;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod sync;
+pub mod telemetry;
 pub mod usage;

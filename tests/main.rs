@@ -1,7 +1,10 @@
-//! The tests that need more than one module: each edge over real sockets, each store, the official clients.
+//! The one integration-test binary: everything here goes through the crate's public face.
 
 // `cfg(test)` is always true here. It tells clippy that helpers in these modules are tests too, and may unwrap.
 #[cfg(test)]
 mod cli;
+mod gate;
 #[cfg(test)]
 mod sdk;
+mod store;
+mod support;

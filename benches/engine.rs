@@ -1,0 +1,278 @@
+//! What a decision costs, beside what it is made of, in one run:
+//!
+//! - `bare`: a DashMap look-up of a 16-byte account by an integer, and the two atomic steps of a hold and a settlement;
+//! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
+//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included.
+//!
+//! `cargo bench --bench engine`. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
+//! on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
+//! ratios are medians of the rounds' own ratios, as a machine's speed drifts between rounds.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a bench measures time in floats and may end with a panic"
+)]
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tollgate::clock::{Clock, Monotonic, Timestamp};
+use tollgate::engine::{Ask, Bounds, Engine, Identified, Rules};
+use tollgate::id::{AccountId, KeyId, ModelName};
+use tollgate::money::Amount;
+use tollgate::policy::Policy;
+use tollgate::store::KeyRecord;
+use tollgate::usage::{Certainty, Counts, Meter};
+
+const ACCOUNTS: usize = 100_000;
+const OPERATIONS: usize = 1_000_000;
+const ROUNDS: usize = 7;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let secrets: Vec<String> = (0..ACCOUNTS).map(secret).collect();
+    let spread = zipf();
+    let hot = vec![0; OPERATIONS];
+    let contestants: [(&str, Box<dyn Contestant>); 3] = [
+        ("bare dashmap + atomics", Box::new(Bare::new())),
+        ("governor, keyed", Box::new(Governor::new())),
+        ("tollgate, limited", Box::new(Tollgate::new(&secrets))),
+    ];
+    println!(
+        "{ACCOUNTS} accounts, {OPERATIONS} operations a round, median of {ROUNDS} rounds, ns per operation\n"
+    );
+    println!(
+        "{:<26}{:>12}{:>12}{:>14}{:>10}",
+        "", "1 thread", "hot, 1", "hot, 2 cpus", "2 / 1"
+    );
+    let mut table = vec![[const { Vec::new() }; 3]; contestants.len()];
+    for _ in 0..ROUNDS {
+        for (row, (_, contestant)) in contestants.iter().enumerate() {
+            table[row][0].push(time(&**contestant, &spread, &secrets, 1));
+            table[row][1].push(time(&**contestant, &hot, &secrets, 1));
+            table[row][2].push(time(&**contestant, &hot, &secrets, 2));
+        }
+    }
+    for ((name, _), times) in contestants.iter().zip(&table) {
+        let [one, hot, two] = times;
+        let growth = median(two.iter().zip(hot).map(|(two, hot)| two / hot).collect());
+        let (one, hot, two) = (
+            median(one.clone()),
+            median(hot.clone()),
+            median(two.clone()),
+        );
+        println!("{name:<26}{one:>12.1}{hot:>12.1}{two:>14.1}{growth:>9.2}x");
+    }
+    println!();
+    for (against, name) in [(0, "bare"), (1, "governor")] {
+        let ratio = |column: usize| {
+            median(
+                table[2][column]
+                    .iter()
+                    .zip(&table[against][column])
+                    .map(|(a, b)| a / b)
+                    .collect(),
+            )
+        };
+        println!(
+            "tollgate / {name:<9} spread {:.2}x   hot {:.2}x   hot on 2 cpus {:.2}x",
+            ratio(0),
+            ratio(1),
+            ratio(2)
+        );
+    }
+}
+
+/// 51 bytes, as long as a key of a known provider.
+fn secret(account: usize) -> String {
+    format!("sk-{account:048}")
+}
+
+/// Indices of accounts, the k-th drawn in proportion to 1/k, from a fixed seed.
+fn zipf() -> Vec<usize> {
+    let mut sums = Vec::with_capacity(ACCOUNTS);
+    let mut sum = 0.0;
+    for k in 1..=ACCOUNTS {
+        sum += 1.0 / k as f64;
+        sums.push(sum);
+    }
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64 * sum
+    };
+    // Account numbers are scattered, or popular ones would be neighbours in memory.
+    (0..OPERATIONS)
+        .map(|_| sums.partition_point(|s| *s < draw()) * 7_919 % ACCOUNTS)
+        .collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Wall nanoseconds per operation and thread: with two threads on two free processors, their CPU time.
+fn time(
+    contestant: &dyn Contestant,
+    accounts: &[usize],
+    secrets: &[String],
+    threads: usize,
+) -> f64 {
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| contestant.run(accounts, secrets));
+        }
+    });
+    begin.elapsed().as_nanos() as f64 / accounts.len() as f64
+}
+
+trait Contestant: Sync {
+    fn run(&self, accounts: &[usize], secrets: &[String]);
+}
+
+struct Bare(DashMap<u64, (AtomicI64, AtomicI64), foldhash::fast::RandomState>);
+
+impl Bare {
+    fn new() -> Self {
+        let map = DashMap::default();
+        for account in 0..ACCOUNTS as u64 {
+            map.insert(account, (AtomicI64::new(i64::MAX / 2), AtomicI64::new(0)));
+        }
+        Self(map)
+    }
+}
+
+impl Contestant for Bare {
+    fn run(&self, accounts: &[usize], _: &[String]) {
+        for account in accounts {
+            let account = self.0.get(&(*account as u64)).unwrap();
+            let held = account
+                .0
+                .fetch_update(Relaxed, Relaxed, |left| (left >= 10).then_some(left - 10));
+            black_box(held.is_ok());
+            account.0.fetch_add(3, Relaxed);
+            account.1.fetch_add(7, Relaxed);
+        }
+    }
+}
+
+struct Governor(DefaultKeyedRateLimiter<String>);
+
+impl Governor {
+    fn new() -> Self {
+        let limiter = RateLimiter::keyed(Quota::per_second(NonZeroU32::MAX));
+        for account in 0..ACCOUNTS {
+            limiter.check_key(&secret(account)).unwrap();
+        }
+        Self(limiter)
+    }
+}
+
+impl Contestant for Governor {
+    fn run(&self, accounts: &[usize], secrets: &[String]) {
+        for account in accounts {
+            black_box(self.0.check_key(&secrets[*account]).is_ok());
+        }
+    }
+}
+
+struct Tollgate {
+    engine: Arc<Engine>,
+    clock: Clock,
+    model: ModelName,
+}
+
+impl Tollgate {
+    fn new(secrets: &[String]) -> Self {
+        let engine = Engine::new([7; 16], Bounds::default());
+        let clock = Clock::system();
+        // Limited so that the rate and the concurrency are really checked, and never reached.
+        let policy = Policy {
+            qps: Some(1_000_000_000),
+            burst: Some(1_000_000_000),
+            concurrency: Some(1_000),
+            ..Policy::default()
+        };
+        let rules = Rules {
+            unit: "USD".into(),
+            policy,
+            standing: None,
+        };
+        for (number, secret) in secrets.iter().enumerate() {
+            let id = AccountId::new(&format!("a{number}")).unwrap();
+            let account = engine.load(id.clone(), rules.clone(), std::iter::empty());
+            account.purse().grant(Amount::from_nanos(i64::MAX / 4));
+            account.lease_until(Monotonic::from_nanos(u64::MAX));
+            let Identified::NotLoaded(fingerprint) =
+                engine.identify(secret.as_bytes(), clock.now())
+            else {
+                unreachable!("no key is loaded yet")
+            };
+            engine.load_key(Some(fingerprint), &account, record(id, number));
+        }
+        Self {
+            engine,
+            clock,
+            model: ModelName::new("gpt-4o").unwrap(),
+        }
+    }
+}
+
+fn record(account: AccountId, number: usize) -> KeyRecord {
+    KeyRecord {
+        id: KeyId::new(&format!("k{number}")).unwrap(),
+        account,
+        digest: String::new(),
+        name: String::new(),
+        hint: String::new(),
+        created: Timestamp::from_nanos(0),
+        expires: None,
+        revoked: None,
+        qps: None,
+        models: Vec::new(),
+    }
+}
+
+impl Contestant for Tollgate {
+    fn run(&self, accounts: &[usize], secrets: &[String]) {
+        let counts = Counts::default()
+            .with(Meter::Request, 1)
+            .with(Meter::Input, 100)
+            .with(Meter::Output, 20);
+        let ask = Ask {
+            model: Some("gpt-4o"),
+            counted_as: Some(&self.model),
+            priced: true,
+            amount: Amount::from_nanos(10),
+            worst: Amount::from_nanos(10),
+        };
+        for account in accounts {
+            let now = self.clock.now();
+            let Identified::Key(key) = self.engine.identify(secrets[*account].as_bytes(), now)
+            else {
+                unreachable!("every key is loaded")
+            };
+            match self.engine.admit(&key, ask, now) {
+                Ok(hold) => hold.settle(Amount::from_nanos(7), Certainty::Exact, &counts),
+                Err(denied) => unreachable!("{denied:?}"),
+            }
+        }
+    }
+}
