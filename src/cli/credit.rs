@@ -1,7 +1,7 @@
 //! `tollgate credit`: everything that moves money counts once, under a request id.
 
 use clap::{Args, Subcommand};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::account;
 use super::failure::{Exit, Failure};
@@ -58,15 +58,8 @@ pub(super) enum Command {
         account: String,
         /// How much, as 0.25
         amount: Amount,
-        /// Whose call it was
-        #[arg(long)]
-        key: Option<String>,
-        /// Which model
-        #[arg(long)]
-        model: Option<String>,
-        /// For the reader of the ledger
-        #[arg(long)]
-        note: Option<String>,
+        #[command(flatten)]
+        call: CallArgs,
         #[command(flatten)]
         once: Once,
     },
@@ -92,6 +85,20 @@ pub(super) struct CreditArgs {
     note: Option<String>,
 }
 
+/// The call that a late charge is for.
+#[derive(Debug, Args)]
+pub(super) struct CallArgs {
+    /// Whose call it was
+    #[arg(long)]
+    key: Option<String>,
+    /// Which model
+    #[arg(long)]
+    model: Option<String>,
+    /// For the reader of the ledger
+    #[arg(long)]
+    note: Option<String>,
+}
+
 /// What makes a request count once.
 #[derive(Debug, Args)]
 pub(super) struct Once {
@@ -101,92 +108,140 @@ pub(super) struct Once {
 }
 
 pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
-    let mut credits = session.credits();
-    let (entry, account, replayed) = match command {
+    let done = match command {
         Command::Recharge {
             account,
-            amount: money,
+            amount,
             order_id,
             credit,
             once,
-        } => {
-            let id = request_id(once.request_id)?;
-            let request = v1::RechargeRequest {
-                account_id: account,
-                request_id: id.clone(),
-                order_id,
-                amount: Some(amount(money)),
-                expire_time: credit.expires.map(instant),
-                priority: credit.priority,
-                note: credit.note.unwrap_or_default(),
-            };
-            let done = credits.recharge(request).await;
-            let done = done.map_err(|status| repeatable(status, &id))?.into_inner();
-            (done.entry, done.account, done.replayed)
-        }
+        } => recharge(session, account, amount, order_id, credit, once).await,
         Command::Grant {
             account,
-            amount: money,
+            amount,
             order_id,
             credit,
             once,
-        } => {
-            let id = request_id(once.request_id)?;
-            let request = v1::GrantRequest {
-                account_id: account,
-                request_id: id.clone(),
-                order_id: order_id.unwrap_or_default(),
-                amount: Some(amount(money)),
-                expire_time: credit.expires.map(instant),
-                priority: credit.priority,
-                note: credit.note.unwrap_or_default(),
-            };
-            let done = credits.grant(request).await;
-            let done = done.map_err(|status| repeatable(status, &id))?.into_inner();
-            (done.entry, done.account, done.replayed)
-        }
+        } => grant(session, account, amount, order_id, credit, once).await,
         Command::Adjust {
             account,
-            amount: money,
+            amount,
             note,
             once,
-        } => {
-            let id = request_id(once.request_id)?;
-            let request = v1::AdjustRequest {
-                account_id: account,
-                request_id: id.clone(),
-                amount: Some(amount(money)),
-                note,
-            };
-            let done = credits.adjust(request).await;
-            let done = done.map_err(|status| repeatable(status, &id))?.into_inner();
-            (done.entry, done.account, done.replayed)
-        }
+        } => adjust(session, account, amount, note, once).await,
         Command::LateCharge {
             account,
-            amount: money,
-            key,
-            model,
-            note,
+            amount,
+            call,
             once,
-        } => {
-            let id = request_id(once.request_id)?;
-            let request = v1::LateChargeRequest {
-                account_id: account,
-                request_id: id.clone(),
-                amount: Some(amount(money)),
-                key_id: key.unwrap_or_default(),
-                model: model.unwrap_or_default(),
-                note: note.unwrap_or_default(),
-            };
-            let done = credits.late_charge(request).await;
-            let done = done.map_err(|status| repeatable(status, &id))?.into_inner();
-            (done.entry, done.account, done.replayed)
-        }
+        } => late_charge(session, account, amount, call, once).await,
         Command::Blocks { account, limit } => return blocks(session, account, limit).await,
     };
-    let (entry, account) = (part(entry, "entry")?, part(account, "account")?);
-    show(session, &entry, &account, replayed)
+    done?.show(session)
+}
+
+/// What every request that moves money is answered with.
+struct Done {
+    entry: Option<v1::Entry>,
+    account: Option<v1::Account>,
+    replayed: bool,
+}
+
+macro_rules! done {
+    ($($answer:ident)*) => {$(
+        impl From<v1::$answer> for Done {
+            fn from(answer: v1::$answer) -> Self {
+                let v1::$answer { entry, account, replayed } = answer;
+                Self { entry, account, replayed }
+            }
+        }
+    )*};
+}
+
+done! { RechargeResponse GrantResponse AdjustResponse LateChargeResponse }
+
+/// What came of a request under an id.
+fn done<T: Into<Done>>(answer: Result<Response<T>, Status>, id: &str) -> Result<Done, Failure> {
+    let answer = answer.map_err(|status| repeatable(status, id))?;
+    Ok(answer.into_inner().into())
+}
+
+async fn recharge(
+    session: &Session,
+    account_id: String,
+    money: Amount,
+    order_id: String,
+    credit: CreditArgs,
+    once: Once,
+) -> Result<Done, Failure> {
+    let id = request_id(once.request_id)?;
+    let request = v1::RechargeRequest {
+        account_id,
+        request_id: id.clone(),
+        order_id,
+        amount: Some(amount(money)),
+        expire_time: credit.expires.map(instant),
+        priority: credit.priority,
+        note: credit.note.unwrap_or_default(),
+    };
+    done(session.credits().recharge(request).await, &id)
+}
+
+async fn grant(
+    session: &Session,
+    account_id: String,
+    money: Amount,
+    order_id: Option<String>,
+    credit: CreditArgs,
+    once: Once,
+) -> Result<Done, Failure> {
+    let id = request_id(once.request_id)?;
+    let request = v1::GrantRequest {
+        account_id,
+        request_id: id.clone(),
+        order_id: order_id.unwrap_or_default(),
+        amount: Some(amount(money)),
+        expire_time: credit.expires.map(instant),
+        priority: credit.priority,
+        note: credit.note.unwrap_or_default(),
+    };
+    done(session.credits().grant(request).await, &id)
+}
+
+async fn adjust(
+    session: &Session,
+    account_id: String,
+    money: Amount,
+    note: String,
+    once: Once,
+) -> Result<Done, Failure> {
+    let id = request_id(once.request_id)?;
+    let request = v1::AdjustRequest {
+        account_id,
+        request_id: id.clone(),
+        amount: Some(amount(money)),
+        note,
+    };
+    done(session.credits().adjust(request).await, &id)
+}
+
+async fn late_charge(
+    session: &Session,
+    account_id: String,
+    money: Amount,
+    call: CallArgs,
+    once: Once,
+) -> Result<Done, Failure> {
+    let id = request_id(once.request_id)?;
+    let request = v1::LateChargeRequest {
+        account_id,
+        request_id: id.clone(),
+        amount: Some(amount(money)),
+        key_id: call.key.unwrap_or_default(),
+        model: call.model.unwrap_or_default(),
+        note: call.note.unwrap_or_default(),
+    };
+    done(session.credits().late_charge(request).await, &id)
 }
 
 /// After a failure that leaves open what happened, the same request may be sent again, and only under the same id.
@@ -200,47 +255,44 @@ fn repeatable(status: Status, id: &str) -> Failure {
     }
 }
 
-/// The entry that was made, and the account after it.
-fn show(
-    session: &Session,
-    entry: &v1::Entry,
-    account: &v1::Account,
-    replayed: bool,
-) -> Result<(), Failure> {
-    let out = session.out;
-    let (entry, account) = (ledger::show(entry), account::show(account));
-    if out.json {
-        let answer = Record(vec![
-            ("entry", Cell::Record(Box::new(entry))),
-            ("account", Cell::Record(Box::new(account))),
-            ("replayed", Cell::Flag(replayed)),
-        ]);
-        return out.record(&answer);
+impl Done {
+    /// The entry that was made, and the account after it.
+    fn show(self, session: &Session) -> Result<(), Failure> {
+        let entry = ledger::show(&part(self.entry, "entry")?);
+        let account = account::show(&part(self.account, "account")?);
+        let out = session.out;
+        if out.json {
+            return out.record(&Record(vec![
+                ("entry", Cell::Record(Box::new(entry))),
+                ("account", Cell::Record(Box::new(account))),
+                ("replayed", Cell::Flag(self.replayed)),
+            ]));
+        }
+        if self.replayed {
+            out.remark("It had been carried out before; nothing was changed now.");
+        }
+        let money = [
+            "sequence",
+            "kind",
+            "amount",
+            "debt_paid",
+            "debt_made",
+            "block",
+            "request",
+        ];
+        let standing = [
+            "state",
+            "unit",
+            "balance",
+            "held",
+            "available",
+            "debt",
+            "as_of",
+        ];
+        let shown = entry.pick(&money).0.into_iter();
+        let shown = shown.chain(account.pick(&standing).0);
+        out.record(&Record(shown.collect()))
     }
-    if replayed {
-        out.remark("It had been carried out before; nothing was changed now.");
-    }
-    let money = [
-        "sequence",
-        "kind",
-        "amount",
-        "debt_paid",
-        "debt_made",
-        "block",
-        "request",
-    ];
-    let standing = [
-        "state",
-        "unit",
-        "balance",
-        "held",
-        "available",
-        "debt",
-        "as_of",
-    ];
-    let shown = entry.pick(&money).0.into_iter();
-    let shown = shown.chain(account.pick(&standing).0);
-    out.record(&Record(shown.collect()))
 }
 
 async fn blocks(session: &Session, account: String, limit: Limit) -> Result<(), Failure> {
