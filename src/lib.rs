@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod clock;
 pub mod id;
 pub mod ledger;
+pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
