@@ -1,7 +1,10 @@
 //! Tollgate.
+pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod clock;
+pub mod engine;
+pub mod gate;
 pub mod id;
 pub mod ledger;
 pub mod meter;
@@ -11,4 +14,6 @@ pub mod pricing;
 pub mod refusal;
 pub mod route;
 pub mod store;
+pub mod sync;
+pub mod telemetry;
 pub mod usage;

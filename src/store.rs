@@ -20,6 +20,7 @@ use crate::money::Amount;
 use crate::usage::Tally;
 
 pub mod embedded;
+mod message;
 pub mod redis;
 
 /// The largest amount that one message may ask for. Lua computes in doubles, which are exact to 2^53.
@@ -214,6 +215,8 @@ pub enum Change {
     Scarce(AccountId),
     /// A document changed, by name.
     Document(String),
+    /// The store's own connection for changes was cut or is new: some may have been missed, so read everything again.
+    All,
 }
 
 /// An account's spend by key and model, over all replicas and all time.
@@ -258,8 +261,12 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// For each: an older or equal `seq` is ignored (`applied: false`). Otherwise, if what stands is `believed`, `new` is
     /// stored, the total and `unleased` follow, the usage rows are set, and of `want` is granted
-    /// `min(want, max(need, unleased / (2 × live replicas)), unleased)`, all of it if this is the only replica. If what stands
-    /// is not `believed`, nothing is stored but the sequence number.
+    /// `min(want, max(need, unleased / (2 × live replicas)), unleased)`; the middle term is left out if this is the only live
+    /// replica or more than [`LEASE_MAX`] is left. If what stands is not `believed`, nothing is stored but that the replica spoke
+    /// (sequence number and time). A replica is live from its first message until it lapses.
+    ///
+    /// A message that contradicts itself (spend that falls, `committed` below spend, a sum beyond the range) is
+    /// [`StoreError::Corrupt`] and changes nothing.
     async fn publish(
         &self,
         replica: &ReplicaId,
@@ -323,7 +330,7 @@ pub trait Store: Send + Sync + 'static {
         body: Vec<u8>,
     ) -> Result<Stored, StoreError>;
 
-    /// What changes from now on, this process' own changes included. A listener that lags reads everything again; one gets a
-    /// lag error too when the store's own connection for this was cut.
+    /// What changes from now on, this process' own changes included. A listener that lags reads everything again, as it does
+    /// on [`Change::All`].
     fn changes(&self) -> broadcast::Receiver<Change>;
 }

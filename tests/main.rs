@@ -1,1 +1,5 @@
+//! The one integration-test binary: everything here goes through the crate's public face.
 
+mod gate;
+mod store;
+mod support;

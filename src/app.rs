@@ -1,0 +1,114 @@
+//! The parts that every edge shares, put together over one store: what a process has once, whatever edges it serves.
+
+use std::sync::Arc;
+
+use crate::books::Books;
+use crate::catalog::{Catalog, CatalogError, Layer};
+use crate::clock::Clock;
+use crate::engine::{Bounds, Engine};
+use crate::gate::Gate;
+use crate::id::ReplicaId;
+use crate::store::Store;
+use crate::sync::{Settings, SyncHandle};
+use crate::telemetry::Metrics;
+
+/// The shared parts.
+pub struct Core {
+    /// The shared truth.
+    pub store: Arc<dyn Store>,
+    /// Runs commands on books.
+    pub books: Books,
+    /// The prices and policies in force.
+    pub catalog: Arc<Catalog>,
+    /// Decides and settles.
+    pub gate: Arc<Gate>,
+    /// Publishes and follows.
+    pub sync: SyncHandle,
+    /// The only clock.
+    pub clock: Clock,
+    /// This process' name.
+    pub replica: ReplicaId,
+}
+
+/// What the parts are put together from.
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// This process' name: kept over restarts where the store is this process' own, new at each start otherwise.
+    pub replica: ReplicaId,
+    /// The configured prices and policies.
+    pub layer: Layer,
+    /// The clock.
+    pub clock: Clock,
+    /// The schedule.
+    pub sync: Settings,
+    /// The bounds of the engine's tables.
+    pub bounds: Bounds,
+    /// How many API holds are kept, open or remembered.
+    pub holds_max: usize,
+    /// Where edges count.
+    pub metrics: Metrics,
+}
+
+impl Core {
+    /// Puts the parts together. Nothing runs yet and nothing was asked of the store: see [`SyncHandle::run`] and
+    /// [`Catalog::load`].
+    pub fn new(parts: Parts) -> Result<Arc<Self>, StartError> {
+        let Parts {
+            store,
+            replica,
+            layer,
+            clock,
+            sync,
+            bounds,
+            holds_max,
+            metrics,
+        } = parts;
+        let catalog = Arc::new(Catalog::new(layer)?);
+        let engine = Engine::new(random()?, bounds);
+        let sync = SyncHandle::new(
+            Arc::clone(&store),
+            Arc::clone(&engine),
+            Arc::clone(&catalog),
+            clock.clone(),
+            replica.clone(),
+            sync,
+        );
+        let gate = Gate::new(
+            engine,
+            sync.clone(),
+            Arc::clone(&catalog),
+            clock.clone(),
+            metrics,
+            holds_max,
+        );
+        let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
+        Ok(Arc::new(Self {
+            store,
+            books,
+            catalog,
+            gate,
+            sync,
+            clock,
+            replica,
+        }))
+    }
+}
+
+/// Why the parts do not fit together.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configured prices or policies are wrong.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The operating system has no randomness.
+    #[error("the operating system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Random bytes from the operating system.
+pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

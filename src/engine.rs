@@ -1,0 +1,405 @@
+//! The hot path: who is it, may they, and how much is set aside. Sans-IO: no network, no runtime, no clock, no logs; it is
+//! given [`Now`] and returns values. What it needs and does not have (an account not loaded, a lease run dry) it says, and its
+//! caller fetches it.
+//!
+//! A decision takes one look-up and a handful of atomic steps, each of which takes all of what it wants or nothing:
+//!
+//! ```text
+//! identify: fingerprint → key → account
+//! admit:    key, standing → model → concurrency → rate → the key's own rate → hold
+//! settle:   hold back, cost out, usage counted
+//! ```
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use crate::clock::{Hour, Now};
+use crate::id::{AccountId, KeyId, ModelName};
+use crate::money::Amount;
+use crate::refusal::{Reason, Refusal};
+use crate::store::KeyRecord;
+use crate::usage::Tally;
+
+mod account;
+mod cell;
+mod gcra;
+mod hold;
+mod key;
+mod purse;
+
+pub use account::{Account, Rules};
+pub use cell::{Cell, CellId};
+pub use gcra::{Gcra, Rate, TooSoon};
+pub use hold::Hold;
+pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
+pub use purse::{Purse, Short};
+
+/// How many models are told apart. Callers choose the names, so the rest are counted under the pattern that priced them.
+pub const MODELS_MAX: usize = 10_000;
+
+/// How long a caller over its concurrency is told to wait: about a short call.
+const CONCURRENCY_RETRY: Duration = Duration::from_secs(1);
+
+/// The bounds of an engine's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many secrets that are no keys are remembered.
+    pub unknown_keys_max: usize,
+    /// For how long.
+    pub unknown_key_time: Duration,
+}
+
+impl Default for Bounds {
+    /// 1 MiB of strangers for 5 s: long enough to take a flood of one secret off the store, and short enough that a key made
+    /// on a replica that cannot tell us works soon.
+    fn default() -> Self {
+        Self {
+            unknown_keys_max: 65_536,
+            unknown_key_time: Duration::from_secs(5),
+        }
+    }
+}
+
+/// All accounts and keys that are loaded.
+#[derive(Debug)]
+pub struct Engine {
+    fingerprints: Fingerprints,
+    keys: DashMap<Fingerprint, Arc<Key>, BuildHasherDefault<LowBits>>,
+    by_id: DashMap<KeyId, ById, foldhash::fast::RandomState>,
+    accounts: DashMap<AccountId, Arc<Account>, foldhash::fast::RandomState>,
+    models: DashMap<Box<str>, ModelName, foldhash::fast::RandomState>,
+    unknown: Unknown,
+    dirty: Mutex<Vec<Arc<Account>>>,
+    exposure: AtomicI64,
+    overshoot: AtomicI64,
+}
+
+/// A loaded key, and the secret it is found by once that was presented.
+#[derive(Clone, Debug)]
+struct ById {
+    key: Arc<Key>,
+    fingerprint: Option<Fingerprint>,
+}
+
+/// What is asked for one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The model as the caller names it; `None` for calls that name none.
+    pub model: Option<&'a str>,
+    /// What the call is counted as: the model as [`Engine::model`] gives it.
+    pub counted_as: Option<&'a ModelName>,
+    /// Whether its price is known, or it is free.
+    pub priced: bool,
+    /// How much to set aside.
+    pub amount: Amount,
+    /// The most it can cost, as far as that is known: what lies above `amount` is the bound of its overshoot.
+    pub worst: Amount,
+}
+
+/// Why a call is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It is refused.
+    Refused(Refusal),
+    /// The lease does not cover it, or is over: fetch more and ask again.
+    Lease,
+}
+
+/// What [`Engine::identify`] finds.
+#[derive(Clone, Debug)]
+pub enum Identified {
+    /// A key that is loaded.
+    Key(Arc<Key>),
+    /// Not loaded: look in the store, under this fingerprint.
+    NotLoaded(Fingerprint),
+    /// The store did not have it, not long ago.
+    Unknown,
+}
+
+impl Engine {
+    /// An empty engine, with the process' secret for fingerprints.
+    pub fn new(random: [u8; 16], bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            fingerprints: Fingerprints::new(random),
+            keys: DashMap::default(),
+            by_id: DashMap::default(),
+            accounts: DashMap::default(),
+            models: DashMap::default(),
+            unknown: Unknown::new(bounds.unknown_keys_max, bounds.unknown_key_time),
+            dirty: Mutex::default(),
+            exposure: AtomicI64::new(0),
+            overshoot: AtomicI64::new(0),
+        })
+    }
+
+    /// Whose secret this is.
+    pub fn identify(&self, secret: &[u8], now: Now) -> Identified {
+        let fingerprint = self.fingerprints.of(secret);
+        if let Some(key) = self.keys.get(&fingerprint) {
+            return Identified::Key(Arc::clone(&key));
+        }
+        if self.unknown.contains(fingerprint, now.mono) {
+            return Identified::Unknown;
+        }
+        Identified::NotLoaded(fingerprint)
+    }
+
+    /// Admits a call or refuses it, in a fixed precedence. All or nothing: a refusal gives back what an earlier check took.
+    pub fn admit(self: &Arc<Self>, key: &Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, Denied> {
+        let account = key.account();
+        if let Some(reason) = key.standing(now).or_else(|| account.standing()) {
+            return Err(Denied::Refused(Refusal::new(reason)));
+        }
+        if !key.allows(ask.model) {
+            return Err(Denied::Refused(Refusal::new(Reason::ModelNotAllowed)));
+        }
+        if !ask.priced {
+            return Err(Denied::Refused(Refusal::new(Reason::ModelNotPriced)));
+        }
+        if account.enter().is_err() {
+            let refusal = Refusal::after(Reason::ConcurrencyExceeded, CONCURRENCY_RETRY);
+            return Err(Denied::Refused(refusal));
+        }
+        let rate = account.rate();
+        if let Some(Err(TooSoon(wait))) = rate.map(|rate| account.gcra().take(rate, now.mono)) {
+            account.leave();
+            return Err(Denied::Refused(Refusal::after(Reason::QpsExceeded, wait)));
+        }
+        if let Err(wait) = key.take(now.mono) {
+            rate.into_iter()
+                .for_each(|rate| account.gcra().give_back(rate));
+            account.leave();
+            return Err(Denied::Refused(Refusal::after(
+                Reason::KeyLimitExceeded,
+                wait,
+            )));
+        }
+        if let Err(denied) = hold(account, ask.amount, now) {
+            key.give_back();
+            rate.into_iter()
+                .for_each(|rate| account.gcra().give_back(rate));
+            account.leave();
+            return Err(denied);
+        }
+        let cell = key.last_cell.get(key, ask.counted_as, now.wall.hour());
+        let unsettled = account.rules().policy.unsettled;
+        Ok(Hold::new(
+            Arc::clone(self),
+            Arc::clone(key),
+            cell,
+            ask,
+            unsettled,
+        ))
+    }
+
+    /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything (X-6).
+    pub fn late(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        counted_as: Option<&ModelName>,
+        now: Now,
+    ) -> Hold {
+        let account = key.account();
+        account.enter_anyway();
+        let cell = key.last_cell.get(key, counted_as, now.wall.hour());
+        let ask = Ask {
+            model: None,
+            counted_as,
+            priced: true,
+            amount: Amount::ZERO,
+            worst: Amount::ZERO,
+        };
+        Hold::new(
+            Arc::clone(self),
+            Arc::clone(key),
+            cell,
+            ask,
+            account.rules().policy.unsettled,
+        )
+    }
+
+    /// A model by name, told apart from others while there is room; `None` once there is none.
+    pub fn model(&self, name: &str) -> Option<ModelName> {
+        if let Some(model) = self.models.get(name) {
+            return Some(model.clone());
+        }
+        if self.models.len() >= MODELS_MAX {
+            return None;
+        }
+        let model = ModelName::new(name).ok()?;
+        self.models.insert(name.into(), model.clone());
+        Some(model)
+    }
+
+    /// A loaded account.
+    pub fn account(&self, id: &AccountId) -> Option<Arc<Account>> {
+        self.accounts.get(id).map(|account| Arc::clone(&account))
+    }
+
+    /// A loaded key, by its id.
+    pub fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
+        self.by_id.get(id).map(|loaded| Arc::clone(&loaded.key))
+    }
+
+    /// Every loaded account.
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts
+            .iter()
+            .map(|account| Arc::clone(&account))
+            .collect()
+    }
+
+    /// Takes up an account, without money yet. One that is loaded already is given instead.
+    pub(crate) fn load(
+        &self,
+        id: AccountId,
+        rules: Rules,
+        own_rows: impl Iterator<Item = (CellId, Tally)>,
+    ) -> Arc<Account> {
+        let fresh = || Arc::new(Account::new(id.clone(), rules, own_rows));
+        Arc::clone(&self.accounts.entry(id.clone()).or_insert_with(fresh))
+    }
+
+    /// Lets go of an account and its keys. Calls in flight end as they would have.
+    pub(crate) fn unload(&self, account: &Arc<Account>) {
+        account.retire();
+        self.keys
+            .retain(|_, key| !Arc::ptr_eq(key.account(), account));
+        self.by_id
+            .retain(|_, loaded| !Arc::ptr_eq(loaded.key.account(), account));
+        self.accounts
+            .remove_if(account.id(), |_, current| Arc::ptr_eq(current, account));
+    }
+
+    /// Takes up a key, with its secret if that was presented. One that is loaded already is given instead: it has its own rate
+    /// to go on counting.
+    pub(crate) fn load_key(
+        &self,
+        secret: Option<Fingerprint>,
+        account: &Arc<Account>,
+        record: KeyRecord,
+    ) -> Arc<Key> {
+        let id = record.id.clone();
+        let fresh = || ById {
+            key: Arc::new(Key::new(Arc::clone(account), record.clone())),
+            fingerprint: secret,
+        };
+        let mut loaded = self.by_id.entry(id).or_insert_with(fresh);
+        if !loaded.key.is(account, &record) {
+            loaded.key = fresh().key;
+        }
+        loaded.fingerprint = secret.or(loaded.fingerprint);
+        if let Some(fingerprint) = loaded.fingerprint {
+            self.keys.insert(fingerprint, Arc::clone(&loaded.key));
+        }
+        Arc::clone(&loaded.key)
+    }
+
+    /// Takes up changed keys of an account, those of them that are loaded.
+    pub(crate) fn follow_keys(&self, account: &Arc<Account>, records: Vec<KeyRecord>) {
+        for record in records {
+            if self
+                .by_id
+                .get(&record.id)
+                .is_some_and(|loaded| !loaded.key.is(account, &record))
+            {
+                self.load_key(None, account, record);
+            }
+        }
+    }
+
+    /// A secret is no key, says the store.
+    pub(crate) fn remember_unknown(&self, secret: Fingerprint, now: Now) {
+        self.unknown.insert(secret, now.mono);
+    }
+
+    /// Keys were made: what was unknown may be known.
+    pub(crate) fn forget_unknown(&self) {
+        self.unknown.clear();
+    }
+
+    fn queue(&self, account: Arc<Account>) {
+        self.dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(account);
+    }
+
+    /// The accounts with settled calls since the last time. Each stands in it once, so there are never more than are loaded.
+    pub(crate) fn take_dirty(&self) -> Vec<Arc<Account>> {
+        std::mem::take(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// By how much all open holds together can be exceeded, as far as that is known: the published bound of P3.
+    pub fn overshoot_bound(&self) -> Amount {
+        Amount::from_nanos(self.exposure.load(Relaxed))
+    }
+
+    /// By how much settled calls have exceeded their holds, since the start.
+    pub fn overshoot_seen(&self) -> Amount {
+        Amount::from_nanos(self.overshoot.load(Relaxed))
+    }
+}
+
+/// The last check: money, from a lease that is still good.
+fn hold(account: &Account, amount: Amount, now: Now) -> Result<(), Denied> {
+    let least = if account.needs_something() {
+        Amount::from_nanos(1)
+    } else {
+        Amount::ZERO
+    };
+    if account.leased(now.mono) && account.purse().hold(amount, amount.max(least)).is_ok() {
+        return Ok(());
+    }
+    if account.leased(now.mono) && account.dry(now.mono) {
+        return Err(Denied::Refused(Refusal::new(Reason::InsufficientBalance)));
+    }
+    Err(Denied::Lease)
+}
+
+/// A fingerprint is already as evenly distributed as a hash can be.
+#[derive(Debug, Default)]
+struct LowBits(u64);
+
+impl Hasher for LowBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // `Fingerprint` hashes as one u128; this is for whatever else might be hashed, and only has to be right.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[expect(clippy::as_conversions, reason = "the low half is meant")]
+    fn write_u128(&mut self, value: u128) {
+        self.0 = value as u64;
+    }
+}
+
+/// The cells that a replica goes on counting into after a restart in the same hour.
+pub(crate) fn own_cells(
+    hour: Hour,
+    rows: &[crate::store::UsageRow],
+) -> impl Iterator<Item = (CellId, Tally)> + use<'_> {
+    let mine = move |row: &&crate::store::UsageRow| row.hour == Some(hour);
+    rows.iter().filter(mine).map(move |row| {
+        (
+            CellId {
+                hour,
+                key: row.key.clone(),
+                model: row.model.clone(),
+            },
+            row.tally,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! One request from its key to its settlement, for every edge: identify → admit → (the edge forwards and meters) → settle.
+//! Edges bring what they read from the wire and take a [`Ticket`] or a [`Refusal`]; how either is worded is in [`dialect`] and
+//! [`headers`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::clock::{Clock, Now};
+use crate::engine::{Ask, Denied, Engine, Hold, Key};
+use crate::id::{AccountId, KeyId, ModelName};
+use crate::money::Amount;
+use crate::pricing::Price;
+use crate::refusal::{Reason, Refusal};
+use crate::route::{OnMissingUsage, OnUpstreamError, Terms};
+use crate::sync::SyncHandle;
+use crate::telemetry::Metrics;
+
+mod charge;
+mod holds;
+
+pub use charge::{Charge, End, Outcome};
+pub use holds::{Caller, HoldError, HoldGrant, HoldRefused, HoldRequest, SettleAs};
+
+use charge::Foreseen;
+use holds::Holds;
+
+/// How often a call looks its account up again because it was let go of in that very moment.
+const RELOADS_MAX: u32 = 3;
+
+/// What calls are counted as when no name is left for their model.
+const OTHER_MODELS: &str = "other";
+
+/// Decides and settles. Shared by all edges.
+pub struct Gate {
+    engine: Arc<Engine>,
+    sync: SyncHandle,
+    catalog: Arc<Catalog>,
+    clock: Clock,
+    metrics: Metrics,
+    holds: Holds,
+}
+
+/// What an edge read of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The secret that was presented.
+    pub secret: Option<&'a [u8]>,
+    /// The terms of the route it came in by.
+    pub terms: &'a Terms,
+    /// The model that the request names.
+    pub model: Option<&'a str>,
+    /// The most output tokens that the request allows.
+    pub max_output: Option<u64>,
+    /// How many answers it asks for.
+    pub choices: u64,
+    /// Bytes of its body: the declared length, or what was read so far.
+    pub request_bytes: u64,
+}
+
+/// A call that was admitted. Settle it; dropped, its hold is released or charged as the account's policy says.
+#[must_use = "a ticket that is dropped is settled by policy, not by what the call used"]
+pub struct Ticket {
+    gate: Arc<Gate>,
+    hold: Hold,
+    key: Arc<Key>,
+    model: Option<ModelName>,
+    price: Option<Arc<Price>>,
+    foreseen: Foreseen,
+    on_missing_usage: OnMissingUsage,
+    on_upstream_error: OnUpstreamError,
+    admitted: Now,
+}
+
+/// An account's rate limit as it stands, for the headers that tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateView {
+    /// Calls per second.
+    pub limit: u32,
+    /// Calls at once after a rest.
+    pub burst: u32,
+    /// Calls that would pass now.
+    pub remaining: u32,
+    /// Until the whole burst would.
+    pub reset: Duration,
+}
+
+/// A price to go by, or that none is needed, or that none is known.
+enum Priced {
+    At(Arc<Price>),
+    Free,
+    Unknown,
+}
+
+impl Gate {
+    /// Over a loaded engine and its sync.
+    pub fn new(
+        engine: Arc<Engine>,
+        sync: SyncHandle,
+        catalog: Arc<Catalog>,
+        clock: Clock,
+        metrics: Metrics,
+        holds_max: usize,
+    ) -> Arc<Self> {
+        let holds = Holds::new(holds_max);
+        Arc::new(Self {
+            engine,
+            sync,
+            catalog,
+            clock,
+            metrics,
+            holds,
+        })
+    }
+
+    /// Decides about a call: identify → admit → hold.
+    ///
+    /// Waits only for the first load of an account, or for an empty lease, for a bounded time. Cancel-safe: nothing is held
+    /// until it returns.
+    pub async fn admit(self: &Arc<Self>, call: &Call<'_>) -> Result<Ticket, Refusal> {
+        let now = self.clock.now();
+        let decided = self.decide(call, now).await;
+        self.count(now, decided.as_ref().err());
+        decided
+    }
+
+    async fn decide(self: &Arc<Self>, call: &Call<'_>, now: Now) -> Result<Ticket, Refusal> {
+        let secret = call.secret.ok_or(Refusal::new(Reason::KeyUnknown))?;
+        let terms = call.terms;
+        let model = terms.model.as_ref().map(ModelName::as_str).or(call.model);
+        let foreseen = Foreseen {
+            request_bytes: call.request_bytes,
+            input: None,
+            max_output: call.max_output,
+            choices: call.choices,
+        };
+        for _ in 0..RELOADS_MAX {
+            let key = self.sync.identify(secret, now).await?;
+            let priced = if terms.free {
+                Priced::Free
+            } else {
+                self.price(model, &key)
+            };
+            let taken = self.take(&key, model, priced, foreseen, None, now).await?;
+            let Some((hold, price, model)) = taken else {
+                continue;
+            };
+            let (on_missing_usage, on_upstream_error) =
+                (terms.on_missing_usage, terms.on_upstream_error);
+            let gate = Arc::clone(self);
+            return Ok(Ticket {
+                gate,
+                hold,
+                key,
+                model,
+                price,
+                foreseen,
+                on_missing_usage,
+                on_upstream_error,
+                admitted: now,
+            });
+        }
+        Err(Refusal::new(Reason::StateUnavailable))
+    }
+
+    /// Takes a hold, waiting for a lease if need be; `None` if the account was let go of meanwhile. `amount` is set aside
+    /// instead of what the account's rule says.
+    async fn take(
+        &self,
+        key: &Arc<Key>,
+        model: Option<&str>,
+        priced: Priced,
+        foreseen: Foreseen,
+        amount: Option<Amount>,
+        now: Now,
+    ) -> Result<Option<(Hold, Option<Arc<Price>>, Option<ModelName>)>, Refusal> {
+        let account = key.account();
+        let (priced, price) = match priced {
+            Priced::At(price) => (true, Some(price)),
+            Priced::Free => (true, None),
+            Priced::Unknown => (false, None),
+        };
+        let rule = account.rules().policy.hold;
+        let by_rule = match &price {
+            None => (Amount::ZERO, Amount::ZERO),
+            // A call that could cost more than there is money in the world is one that nobody can pay.
+            Some(price) => foreseen
+                .hold(price, rule)
+                .ok_or(Refusal::new(Reason::InsufficientBalance))?,
+        };
+        let (amount, worst) = amount.map_or(by_rule, |amount| (amount, by_rule.1.max(amount)));
+        let counted_as = model.and_then(|model| self.counted_as(model, price.as_deref()));
+        let ask = Ask {
+            model,
+            counted_as: counted_as.as_ref(),
+            priced,
+            amount,
+            worst,
+        };
+        let mut now = now;
+        let until = now.mono.plus(self.sync.refill_wait());
+        loop {
+            match self.engine.admit(key, ask, now) {
+                Ok(hold) => return Ok(Some((hold, price, counted_as))),
+                Err(Denied::Refused(refusal)) => return Err(refusal),
+                Err(Denied::Lease) if account.retired() => return Ok(None),
+                Err(Denied::Lease) => {}
+            }
+            let left = until.since(now.mono);
+            if left.is_zero() {
+                return Err(Refusal::new(Reason::InsufficientBalance));
+            }
+            match tokio::time::timeout(left, self.sync.refill(account, amount)).await {
+                Ok(answered) => answered?,
+                Err(_) => {
+                    return Err(Refusal::after(
+                        Reason::StateUnavailable,
+                        Duration::from_secs(1),
+                    ));
+                }
+            }
+            now = self.clock.now();
+        }
+    }
+
+    /// What a model costs an account: in its own unit, or it has no price.
+    fn price(&self, model: Option<&str>, key: &Key) -> Priced {
+        let current = self.catalog.current();
+        let price = model.and_then(|model| current.prices.price(model));
+        match price {
+            Some(price) if price.unit == key.account().rules().unit => {
+                Priced::At(Arc::clone(price))
+            }
+            _ => Priced::Unknown,
+        }
+    }
+
+    /// The name that a model's usage stands under. Callers choose model names, so when there are too many, or one is not a
+    /// name, its usage stands under the pattern that priced it.
+    fn counted_as(&self, model: &str, price: Option<&Price>) -> Option<ModelName> {
+        let pattern = || price.map_or("", |price| price.pattern.trim_end_matches('*'));
+        let named = self
+            .engine
+            .model(model)
+            .or_else(|| self.engine.model(pattern()));
+        named.or_else(|| ModelName::new(OTHER_MODELS).ok())
+    }
+
+    /// Counts a decision. Its time is taken of every sixteenth or so: a second clock reading would be a tenth of the decision.
+    fn count(&self, began: Now, refusal: Option<&Refusal>) {
+        self.metrics.decided(refusal.map(|refusal| refusal.reason));
+        if began.mono.nanos().is_multiple_of(16) {
+            self.metrics
+                .decision_time(self.clock.now().mono.since(began.mono));
+        }
+    }
+
+    /// The engine, for figures.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The metrics, for edges.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+impl Ticket {
+    /// The account's rate limit as it stood at admission; `None` if it has none.
+    pub fn rate(&self) -> Option<RateView> {
+        let (rate, remaining, reset) = self.key.account().rate_view(self.admitted.mono)?;
+        Some(RateView {
+            limit: rate.qps(),
+            burst: rate.burst(),
+            remaining,
+            reset,
+        })
+    }
+
+    /// Who pays.
+    pub fn account(&self) -> &AccountId {
+        self.key.account().id()
+    }
+
+    /// Whose call it is.
+    pub fn key(&self) -> &KeyId {
+        self.key.id()
+    }
+
+    /// What its usage stands under.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_ref().map(ModelName::as_str)
+    }
+
+    /// How much is set aside.
+    pub fn held(&self) -> Amount {
+        self.hold.amount()
+    }
+
+    /// Whether the cost depends on what the upstream says it used.
+    pub fn needs_usage(&self) -> bool {
+        self.price.as_ref().is_some_and(|price| price.needs_usage())
+    }
+
+    /// Ends the call by the route's terms.
+    pub fn settle(self, outcome: Outcome) -> Charge {
+        let terms = charge::Terms {
+            price: self.price.as_deref(),
+            held: self.hold.amount(),
+            foreseen: self.foreseen,
+            on_missing_usage: self.on_missing_usage,
+            on_upstream_error: self.on_upstream_error,
+        };
+        let charge = charge::end(self.hold, charge::charge(&terms, &outcome));
+        self.gate.metrics.charged(outcome.end, &charge);
+        charge
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket")
+            .field("account", self.account())
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! Holds that an application or a gateway takes through an API and settles later, by id: a call that tollgate does not carry
+//! itself. They live in memory, expire by policy, and end once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::charge::{self, Charge, Foreseen};
+use super::{End, Gate, Priced};
+use crate::clock::{Now, Timestamp};
+use crate::engine::{Hold, Key};
+use crate::id::{AccountId, KeyId, ModelName};
+use crate::money::Amount;
+use crate::policy::Unsettled;
+use crate::pricing::Price;
+use crate::refusal::{Reason, Refusal};
+use crate::usage::{Certainty, Counts, Meter};
+
+/// How long an ended hold is remembered, so that a repeated settlement gets the first answer.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Who asks for a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// By the secret.
+    Secret(String),
+    /// By the key's id, of this account: for a backend that has authenticated the caller itself.
+    Key(AccountId, KeyId),
+}
+
+/// A hold that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldRequest {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of which model; its price says what is held, unless `amount` does.
+    pub model: Option<String>,
+    /// How much to set aside; without it, what the account's rule says.
+    pub amount: Option<Amount>,
+    /// Tokens of input, if known.
+    pub input: Option<u64>,
+    /// The most output tokens, if known.
+    pub max_output: Option<u64>,
+    /// How long it lives; without it, and at most, what the account's policy says.
+    pub ttl: Option<Duration>,
+    /// Asked again under the same id, the same hold is given. Unique in its account.
+    pub request_id: String,
+}
+
+/// A hold that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldGrant {
+    /// What to settle it by.
+    pub id: String,
+    /// Who pays.
+    pub account: AccountId,
+    /// Whose call it is.
+    pub key: KeyId,
+    /// How much is set aside.
+    pub amount: Amount,
+    /// When it ends by itself.
+    pub expires: Timestamp,
+}
+
+/// Why a hold is not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldRefused {
+    /// By the rules.
+    Refusal(Refusal),
+    /// The request id stands for a hold of another account or key.
+    RequestIdReused,
+    /// As many holds are open as this replica keeps.
+    TooMany(usize),
+}
+
+impl From<Refusal> for HoldRefused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+/// What a hold is settled to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleAs {
+    /// By these counts, at the price it was taken under.
+    Counts(Counts),
+    /// To this amount; not below zero.
+    Amount(Amount),
+}
+
+/// Why a hold is not settled or released.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// No hold of that id on this replica, or it ended long ago.
+    #[error(
+        "there is no hold `{0}` here: it never was, ended more than {REMEMBERED:?} ago, or was taken on another replica"
+    )]
+    Unknown(String),
+    /// It was settled: the first settlement stands, and is given again.
+    #[error("hold `{0}` was settled already")]
+    Settled(String, Charge),
+    /// Counts without a price to go by.
+    #[error("hold `{0}` names no model with a price; settle it to an amount")]
+    NoPrice(String),
+    /// A cost that is no amount.
+    #[error("the cost is beyond the range of an amount")]
+    Overflow,
+    /// An amount below zero.
+    #[error("amount is {0}; a call costs zero or more")]
+    Negative(Amount),
+}
+
+/// The holds of one replica.
+pub(super) struct Holds {
+    open: DashMap<String, Kept, foldhash::fast::RandomState>,
+    max: usize,
+}
+
+struct Kept {
+    grant: HoldGrant,
+    key: Arc<Key>,
+    model: Option<ModelName>,
+    price: Option<Arc<Price>>,
+    expires: Now,
+    state: State,
+}
+
+enum State {
+    Open(Hold),
+    /// Its time was over before it was settled: the money went back, and a settlement still lands (DESIGN.md section 6).
+    Expired,
+    /// It ended with this charge.
+    Ended(Charge),
+}
+
+impl Holds {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            open: DashMap::default(),
+            max,
+        }
+    }
+}
+
+const NOTHING: Charge = Charge {
+    amount: Amount::ZERO,
+    certainty: Certainty::None,
+    counts: Counts([0; Meter::COUNT]),
+};
+
+impl Gate {
+    /// Takes a hold, to be settled or released by its id.
+    pub async fn hold(self: &Arc<Self>, request: HoldRequest) -> Result<HoldGrant, HoldRefused> {
+        let now = self.clock.now();
+        let held = self.take_hold(request, now).await;
+        let refusal = match &held {
+            Err(HoldRefused::Refusal(refusal)) => Some(refusal),
+            _ => None,
+        };
+        self.count(now, refusal);
+        held
+    }
+
+    async fn take_hold(
+        self: &Arc<Self>,
+        request: HoldRequest,
+        now: Now,
+    ) -> Result<HoldGrant, HoldRefused> {
+        for _ in 0..super::RELOADS_MAX {
+            let key = self.caller(&request.caller, now).await?;
+            let id = format!("{}:{}", key.account().id(), request.request_id);
+            if let Some(kept) = self.holds.open.get(&id) {
+                let same = kept.key.id() == key.id();
+                return if same {
+                    Ok(kept.grant.clone())
+                } else {
+                    Err(HoldRefused::RequestIdReused)
+                };
+            }
+            if self.holds.open.len() >= self.holds.max {
+                return Err(HoldRefused::TooMany(self.holds.max));
+            }
+            let model = request.model.as_deref();
+            let priced = match (model, self.price(model, &key), request.amount) {
+                // An amount needs no price; a model that has one is settled by it all the same.
+                (_, Priced::Unknown, Some(_)) => Priced::Free,
+                (_, priced, _) => priced,
+            };
+            let foreseen = Foreseen {
+                request_bytes: 0,
+                input: request.input,
+                max_output: request.max_output,
+                choices: 1,
+            };
+            let amount = request.amount.map(Amount::or_zero);
+            let Some((hold, price, model)) = self
+                .take(&key, model, priced, foreseen, amount, now)
+                .await?
+            else {
+                continue;
+            };
+            let most = key.account().rules().policy.hold_time();
+            let ttl = request.ttl.unwrap_or(most).min(most);
+            let expires = Now {
+                wall: now.wall.plus(ttl),
+                mono: now.mono.plus(ttl),
+            };
+            let grant = HoldGrant {
+                id: id.clone(),
+                account: key.account().id().clone(),
+                key: key.id().clone(),
+                amount: hold.amount(),
+                expires: expires.wall,
+            };
+            return Ok(match self.holds.open.entry(id) {
+                // The same request came twice at once: the other's hold stands, and this one goes back as it is dropped.
+                Entry::Occupied(other) => {
+                    hold.release();
+                    other.get().grant.clone()
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Kept {
+                        grant: grant.clone(),
+                        key,
+                        model,
+                        price,
+                        expires,
+                        state: State::Open(hold),
+                    });
+                    grant
+                }
+            });
+        }
+        Err(Refusal::new(Reason::StateUnavailable).into())
+    }
+
+    async fn caller(&self, caller: &Caller, now: Now) -> Result<Arc<Key>, Refusal> {
+        let (account, key) = match caller {
+            Caller::Secret(secret) => return self.sync.identify(secret.as_bytes(), now).await,
+            Caller::Key(account, key) => (account, key),
+        };
+        let unavailable = |_| Refusal::after(Reason::StateUnavailable, Duration::from_secs(1));
+        let found = self.sync.key(account, key).await.map_err(unavailable)?;
+        found.ok_or(Refusal::new(Reason::KeyUnknown))
+    }
+
+    /// Ends a hold with what its call used. Lands also after the hold has expired; the first settlement stands.
+    pub fn settle_hold(&self, id: &str, how: SettleAs) -> Result<Charge, HoldError> {
+        let mut kept = self
+            .holds
+            .open
+            .get_mut(id)
+            .ok_or_else(|| HoldError::Unknown(id.into()))?;
+        if let State::Ended(charge) = kept.state {
+            return Err(HoldError::Settled(id.into(), charge));
+        }
+        let charge = priced(id, &kept, how)?;
+        let hold = match std::mem::replace(&mut kept.state, State::Ended(charge)) {
+            State::Open(hold) => hold,
+            // Nothing is set aside any more: the charge lands on what there is.
+            State::Expired | State::Ended(_) => {
+                self.engine
+                    .late(&kept.key, kept.model.as_ref(), self.clock.now())
+            }
+        };
+        charge::end(hold, Some(charge));
+        self.metrics.charged(End::Complete, &charge);
+        Ok(charge)
+    }
+
+    /// Ends a hold: its call never took place. Released twice, it is released.
+    pub fn release_hold(&self, id: &str) -> Result<(), HoldError> {
+        let mut kept = self
+            .holds
+            .open
+            .get_mut(id)
+            .ok_or_else(|| HoldError::Unknown(id.into()))?;
+        match std::mem::replace(&mut kept.state, State::Ended(NOTHING)) {
+            State::Open(hold) => hold.release(),
+            State::Expired => {}
+            State::Ended(charge) => {
+                kept.state = State::Ended(charge);
+                if charge != NOTHING {
+                    return Err(HoldError::Settled(id.into(), charge));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends holds whose time is over, as their accounts' policies say, and forgets those that ended long ago. Returns how many
+    /// expired.
+    pub fn expire_holds(&self) -> usize {
+        let now = self.clock.now();
+        let mut expired: usize = 0;
+        self.holds.open.retain(|_, kept| {
+            if now.mono >= kept.expires.mono.plus(REMEMBERED) {
+                return false;
+            }
+            if now.mono >= kept.expires.mono && matches!(kept.state, State::Open(_)) {
+                expired = expired.saturating_add(1);
+                let charged = kept.key.account().rules().policy.unsettled == Unsettled::Charge;
+                let counts = Counts::default().with(Meter::Request, 1);
+                let charge = Charge {
+                    amount: kept.grant.amount,
+                    certainty: Certainty::Estimated,
+                    counts,
+                };
+                let next = if charged {
+                    State::Ended(charge)
+                } else {
+                    State::Expired
+                };
+                if let State::Open(hold) = std::mem::replace(&mut kept.state, next) {
+                    charge::end(hold, charged.then_some(charge));
+                }
+            }
+            true
+        });
+        expired
+    }
+
+    /// How many holds are kept, open or remembered.
+    pub fn holds(&self) -> usize {
+        self.holds.open.len()
+    }
+}
+
+fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
+    match how {
+        SettleAs::Amount(amount) if amount.is_negative() => Err(HoldError::Negative(amount)),
+        SettleAs::Amount(amount) => {
+            let counts = Counts::default().with(Meter::Request, 1);
+            Ok(Charge {
+                amount,
+                certainty: Certainty::Exact,
+                counts,
+            })
+        }
+        SettleAs::Counts(counts) => {
+            let price = kept
+                .price
+                .as_ref()
+                .ok_or_else(|| HoldError::NoPrice(id.into()))?;
+            let counts = counts.with(Meter::Request, counts.get(Meter::Request).max(1));
+            let amount = price.cost(&counts).map_err(|_| HoldError::Overflow)?;
+            Ok(Charge {
+                amount,
+                certainty: Certainty::Exact,
+                counts,
+            })
+        }
+    }
+}

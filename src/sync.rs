@@ -1,0 +1,430 @@
+//! The replica's side of the protocol (DESIGN.md section 5): takes accounts up, publishes what was spent on a schedule, keeps
+//! leases filled, follows changes. The state of each account is a sans-IO machine ([`line`]); this drives it against a
+//! [`Store`].
+//!
+//! A request waits here only for the first load of its account, or when a lease is empty, for [`Settings::refill_wait`] at
+//! most. Many that wait for one account wait on one message.
+
+mod drive;
+mod line;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{Notify, OnceCell, Semaphore};
+
+pub use line::Times;
+
+use crate::books::Books;
+use crate::catalog::Catalog;
+use crate::clock::{Clock, Monotonic, Now};
+use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest, own_cells};
+use crate::id::{AccountId, KeyId, ReplicaId};
+use crate::ledger::Command;
+use crate::money::Amount;
+use crate::refusal::{Reason, Refusal};
+use crate::store::{Publish, Published, Store, StoreError};
+use line::{Line, rules};
+
+/// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
+const LOOKUPS_MAX: usize = 64;
+
+/// How long a refused call is told to wait for the store.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long to wait for other replicas to give back what they do not need, before asking again.
+const SCARCE_WAIT: Duration = Duration::from_millis(20);
+
+/// What the schedule goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The times of the protocol.
+    pub times: Times,
+    /// The longest that a call waits for a lease.
+    pub refill_wait: Duration,
+    /// The longest that a call waits for its account to be taken up.
+    pub load_wait: Duration,
+    /// An account that has been at rest for so long is let go.
+    pub unload_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let times = Times {
+            interval: Duration::from_millis(100),
+            lease: Duration::from_secs(30),
+            margin: Duration::from_secs(1),
+            ahead: Duration::from_secs(10),
+            idle: Duration::from_secs(10),
+        };
+        Self {
+            times,
+            refill_wait: Duration::from_millis(250),
+            load_wait: Duration::from_secs(2),
+            unload_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The sync of one replica. Shared by all edges.
+#[derive(Clone)]
+pub struct SyncHandle(Arc<Sync>);
+
+struct Sync {
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    catalog: Arc<Catalog>,
+    books: Books,
+    clock: Clock,
+    replica: ReplicaId,
+    settings: Settings,
+    lines: DashMap<AccountId, Arc<Entry>, foldhash::fast::RandomState>,
+    /// Accounts being taken up; each entry lasts as long as somebody waits for it.
+    loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
+    lookups: Semaphore,
+    status: Status,
+}
+
+struct Entry {
+    account: Arc<Account>,
+    line: Mutex<Line>,
+    /// What waiting calls need, together.
+    waiting: AtomicI64,
+    /// An answer came, or a book.
+    changed: Notify,
+    observing: AtomicBool,
+    /// In running time: since then silent replicas need not be looked for again.
+    lapsed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Status {
+    last_ok: AtomicU64,
+    failing: AtomicBool,
+    store_errors: AtomicU64,
+    refill_waits: AtomicU64,
+    /// Free leases as of the last round, in nano-units.
+    leased: AtomicI64,
+    held: AtomicI64,
+}
+
+/// What a sync did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// How many accounts had something to publish.
+    pub accounts: usize,
+}
+
+/// What this replica knows of an account that the store does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveView {
+    /// Held by calls in flight here.
+    pub held: Amount,
+    /// Spent here and not published.
+    pub unpublished: Amount,
+}
+
+/// How the sync is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncStatus {
+    /// How long ago the store last answered; `None` if it never has.
+    pub last_ok_age: Option<Duration>,
+    /// Whether the last message to the store failed.
+    pub failing: bool,
+    /// Accounts that are loaded.
+    pub accounts: usize,
+    /// Failed messages since the start.
+    pub store_errors: u64,
+    /// Calls that had to wait for a lease since the start.
+    pub refill_waits: u64,
+    /// Leased here and not spent, over all accounts, as of the last round.
+    pub leased: Amount,
+    /// Held here, over all accounts, as of the last round.
+    pub held: Amount,
+}
+
+impl SyncHandle {
+    /// A sync that does nothing until [`SyncHandle::run`] is polled.
+    pub fn new(
+        store: Arc<dyn Store>,
+        engine: Arc<Engine>,
+        catalog: Arc<Catalog>,
+        clock: Clock,
+        replica: ReplicaId,
+        settings: Settings,
+    ) -> Self {
+        let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
+        Self(Arc::new(Sync {
+            store,
+            engine,
+            catalog,
+            books,
+            clock,
+            replica,
+            settings,
+            lines: DashMap::default(),
+            loads: DashMap::default(),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+            status: Status::default(),
+        }))
+    }
+
+    /// Whose secret this is: from memory, or once from the store.
+    ///
+    /// Cancel-safe: a load that its caller gives up is taken over by the next one that waits for it.
+    pub async fn identify(&self, secret: &[u8], now: Now) -> Result<Arc<Key>, Refusal> {
+        match self.0.engine.identify(secret, now) {
+            Identified::Key(key) => Ok(key),
+            Identified::Unknown => Err(Refusal::new(Reason::KeyUnknown)),
+            Identified::NotLoaded(fingerprint) => {
+                let look_up = self.0.look_up(secret, fingerprint, now);
+                let unavailable = || Refusal::after(Reason::StateUnavailable, STORE_RETRY);
+                match tokio::time::timeout(self.0.settings.load_wait, look_up).await {
+                    Err(_) | Ok(Err(_)) => Err(unavailable()),
+                    Ok(Ok(Some(key))) => Ok(key),
+                    Ok(Ok(None)) => Err(Refusal::new(Reason::KeyUnknown)),
+                }
+            }
+        }
+    }
+
+    /// A loaded account, taken up if need be; `None` if there is none.
+    pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
+        self.0.account(id).await
+    }
+
+    /// A key of an account by its id, taken up if need be; `None` if there is none.
+    pub async fn key(
+        &self,
+        account: &AccountId,
+        id: &KeyId,
+    ) -> Result<Option<Arc<Key>>, StoreError> {
+        if let Some(key) = self.0.engine.key(id) {
+            return Ok((key.account().id() == account).then_some(key));
+        }
+        let Some(account) = self.0.account(account).await? else {
+            return Ok(None);
+        };
+        let keys = self.0.note(self.0.store.keys(account.id()).await)?;
+        let record = keys.into_iter().find(|record| record.id == *id);
+        Ok(record.map(|record| self.0.engine.load_key(None, &account, record)))
+    }
+
+    /// Waits until the store has answered a request for more of an account's money, once. `Err` if there is no hope of more
+    /// in time; `Ok` means "try again".
+    pub async fn refill(&self, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
+        self.0.refill(account, need).await
+    }
+
+    /// The longest that a call waits for a lease.
+    pub fn refill_wait(&self) -> Duration {
+        self.0.settings.refill_wait
+    }
+
+    /// Publishes everything that has changed and waits for the store's word.
+    pub async fn sync_now(&self) -> Result<SyncReport, StoreError> {
+        self.0.round(drive::Round::Everything).await
+    }
+
+    /// Publishes one account's spend and waits for the store's word. Nothing to do for one that is not loaded.
+    pub async fn flush(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.0.flush(account).await
+    }
+
+    /// Takes up a changed book or changed keys at once: after a command through this replica.
+    pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.0.refresh(account).await
+    }
+
+    /// What this replica knows of an account that the store does not.
+    pub fn live(&self, account: &AccountId) -> LiveView {
+        let Some(entry) = self.0.entry(account) else {
+            return LiveView::default();
+        };
+        let mut line = entry.line();
+        line.collect(&entry.account, self.0.clock.now());
+        LiveView {
+            held: line.held(&entry.account),
+            unpublished: line.unpublished(),
+        }
+    }
+
+    /// How the sync is doing.
+    pub fn status(&self) -> SyncStatus {
+        let status = &self.0.status;
+        let last_ok = status.last_ok.load(Relaxed);
+        let age = || {
+            self.0
+                .clock
+                .now()
+                .mono
+                .since(Monotonic::from_nanos(last_ok))
+        };
+        SyncStatus {
+            last_ok_age: (last_ok > 0).then(age),
+            failing: status.failing.load(Relaxed),
+            accounts: self.0.lines.len(),
+            store_errors: status.store_errors.load(Relaxed),
+            refill_waits: status.refill_waits.load(Relaxed),
+            leased: Amount::from_nanos(status.leased.load(Relaxed)),
+            held: Amount::from_nanos(status.held.load(Relaxed)),
+        }
+    }
+
+    /// Runs the schedule and follows changes until dropped. Each part is restarted if it dies, and says so.
+    pub async fn run(&self) {
+        drive::run(Arc::clone(&self.0)).await;
+    }
+
+    /// Publishes everything and gives all leases back: the last word before the process ends. `Err` if the store did not take
+    /// it within `patience`; what was not taken is then what this replica's next start, or nobody, publishes.
+    pub async fn close(&self, patience: Duration) -> Result<SyncReport, StoreError> {
+        match tokio::time::timeout(patience, self.0.leave()).await {
+            Ok(report) => report,
+            Err(_) => Err(StoreError::Unavailable(format!(
+                "no answer within {patience:?}"
+            ))),
+        }
+    }
+}
+
+impl Entry {
+    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes part of what is waited for back when its caller stops waiting, however it does.
+struct Waiting<'a>(&'a Entry, i64);
+
+impl<'a> Waiting<'a> {
+    fn new(entry: &'a Entry, need: Amount) -> Self {
+        entry.waiting.fetch_add(need.nanos(), SeqCst);
+        Self(entry, need.nanos())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(self.1, SeqCst);
+    }
+}
+
+impl Sync {
+    fn entry(&self, account: &AccountId) -> Option<Arc<Entry>> {
+        self.lines.get(account).map(|entry| Arc::clone(&entry))
+    }
+
+    async fn look_up(
+        &self,
+        secret: &[u8],
+        fingerprint: Fingerprint,
+        now: Now,
+    ) -> Result<Option<Arc<Key>>, StoreError> {
+        let closed = |_| StoreError::Unavailable("shutting down".into());
+        let _permit = self.lookups.acquire().await.map_err(closed)?;
+        // Another may have looked meanwhile.
+        match self.engine.identify(secret, now) {
+            Identified::Key(key) => return Ok(Some(key)),
+            Identified::Unknown => return Ok(None),
+            Identified::NotLoaded(_) => {}
+        }
+        let found = self.note(self.store.find_key(&digest(secret)).await)?;
+        let Some((account, id)) = found else {
+            self.engine.remember_unknown(fingerprint, now);
+            return Ok(None);
+        };
+        let Some(account) = self.account(&account).await? else {
+            return Ok(None);
+        };
+        let keys = self.note(self.store.keys(account.id()).await)?;
+        let record = keys.into_iter().find(|record| record.id == id);
+        Ok(record.map(|record| self.engine.load_key(Some(fingerprint), &account, record)))
+    }
+
+    /// An account, loaded once however many ask for it at the same time.
+    async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
+        if let Some(entry) = self.entry(id) {
+            return Ok(Some(Arc::clone(&entry.account)));
+        }
+        let load = Arc::clone(&self.loads.entry(id.clone()).or_default());
+        let loaded = load.get_or_try_init(|| self.load(id)).await.copied();
+        self.loads
+            .remove_if(id, |_, current| Arc::ptr_eq(current, &load));
+        loaded?;
+        Ok(self.entry(id).map(|entry| Arc::clone(&entry.account)))
+    }
+
+    async fn load(&self, id: &AccountId) -> Result<bool, StoreError> {
+        if self.lines.contains_key(id) {
+            return Ok(true);
+        }
+        let hour = self.clock.now().wall.hour();
+        let Some(opened) = self.note(self.store.open(id, &self.replica, hour).await)? else {
+            return Ok(false);
+        };
+        let now = self.clock.now();
+        let book = &opened.snapshot.book;
+        let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
+        let account = self
+            .engine
+            .load(id.clone(), rules, own_cells(hour, &opened.usage));
+        let entry = Entry {
+            account,
+            line: Mutex::new(Line::new(&opened, now)),
+            waiting: AtomicI64::new(0),
+            changed: Notify::new(),
+            observing: AtomicBool::new(false),
+            lapsed: AtomicU64::new(0),
+        };
+        self.lines.insert(id.clone(), Arc::new(entry));
+        Ok(true)
+    }
+
+    async fn refill(self: &Arc<Self>, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
+        let unavailable = Refusal::after(Reason::StateUnavailable, STORE_RETRY);
+        let Some(entry) = self.entry(account.id()) else {
+            return Err(unavailable);
+        };
+        self.status.refill_waits.fetch_add(1, Relaxed);
+        let _waiting = Waiting::new(&entry, need.max(Amount::from_nanos(1)));
+        let changed = entry.changed.notified();
+        tokio::pin!(changed);
+        // Enabled before anything is sent, so that an answer that comes at once is not missed.
+        changed.as_mut().enable();
+        let now = self.clock.now();
+        {
+            let line = entry.line();
+            if line.failed_lately(&self.settings.times, now) {
+                return Err(unavailable);
+            }
+            if !line.is_in_flight() {
+                drop(line);
+                let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));
+                tokio::spawn(async move { sync.publish_one(&entry).await });
+            }
+        }
+        changed.await;
+        let failing = entry.line().failing();
+        if failing { Err(unavailable) } else { Ok(()) }
+    }
+
+    /// Notes how the store is doing by what it answered.
+    fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &answer {
+            Ok(_) | Err(StoreError::NoAccount(_)) => {
+                self.status.failing.store(false, Relaxed);
+                self.status
+                    .last_ok
+                    .store(self.clock.now().mono.nanos().max(1), Relaxed);
+            }
+            Err(_) => {
+                self.status.failing.store(true, Relaxed);
+                self.status.store_errors.fetch_add(1, Relaxed);
+            }
+        }
+        answer
+    }
+}

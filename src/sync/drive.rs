@@ -1,0 +1,454 @@
+//! Drives the accounts' state machines against the store: the schedule, single messages for who waits, the listener for
+//! changes, and what the answers ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
+
+use super::*;
+use crate::store::Change;
+
+/// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
+const BATCH: usize = 512;
+
+/// How many times one account's messages are repeated at once when the store holds something else than believed. Each repeat
+/// starts from what the store said, so a second one means that another writer has our name.
+const AGAIN_MAX: u32 = 4;
+
+/// Rounds between two looks at all leased accounts, for heartbeats, idle leases and old hours.
+const ROUNDS_PER_LOOK: u32 = 10;
+
+/// How long a part that died waits before it is started again.
+const RESTART_WAIT: Duration = Duration::from_millis(500);
+
+/// Which accounts a round is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Those with settled calls since the last one.
+    Dirty,
+    /// All that have anything to say.
+    Everything,
+    /// All, for the last time: leases go back.
+    Leaving,
+}
+
+pub(super) async fn run(sync: Arc<Sync>) {
+    let schedule = supervise("sync schedule", || schedule(Arc::clone(&sync)));
+    let listener = supervise("change listener", || listen(Arc::clone(&sync)));
+    tokio::join!(schedule, listener);
+}
+
+/// Starts a part again when it ends or panics, for ever: none of them may die quietly.
+async fn supervise<F, T>(name: &'static str, start: F)
+where
+    F: Fn() -> T,
+    T: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let part = AbortOnDrop(tokio::spawn(start()));
+        let end = part.join().await;
+        tracing::error!(
+            part = name,
+            panicked = end.is_err(),
+            "ended and is started again"
+        );
+        tokio::time::sleep(RESTART_WAIT).await;
+    }
+}
+
+/// Messages on their way. Given up before all answers came (the schedule was restarted, a caller left), the rest count as
+/// unanswered, or their accounts would wait for an answer for ever.
+struct Unanswered<'a> {
+    sync: &'a Arc<Sync>,
+    entries: std::slice::Iter<'a, Arc<Entry>>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        for entry in self.entries.by_ref() {
+            self.sync.answer(entry, None);
+        }
+    }
+}
+
+/// A task that does not outlive whoever waits for it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn join(mut self) -> Result<(), tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn schedule(sync: Arc<Sync>) {
+    let mut ticks = tokio::time::interval(sync.settings.times.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rounds: u32 = 0;
+    loop {
+        ticks.tick().await;
+        rounds = rounds.wrapping_add(1);
+        let look = rounds.is_multiple_of(ROUNDS_PER_LOOK);
+        if look {
+            sync.clock.follow_wall();
+            sync.unload_rested();
+            sync.observe_due();
+        }
+        let round = if look {
+            Round::Everything
+        } else {
+            Round::Dirty
+        };
+        if let Err(error) = sync.round(round).await {
+            tracing::warn!(%error, "sync failed; spend is kept and sent again");
+        }
+    }
+}
+
+async fn listen(sync: Arc<Sync>) {
+    let mut changes = sync.store.changes();
+    loop {
+        match changes.recv().await {
+            Ok(change) => sync.follow(change).await,
+            Err(RecvError::Lagged(_)) => sync.follow_all().await,
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+impl Sync {
+    /// One round: publishes, account by account, what there is to say. The first error is returned, after all were tried.
+    pub(super) async fn round(self: &Arc<Self>, round: Round) -> Result<SyncReport, StoreError> {
+        let entries = self.entries(round);
+        let mut report = SyncReport::default();
+        let mut first_error = None;
+        for chunk in entries.chunks(BATCH) {
+            match self.publish(chunk, round == Round::Leaving).await {
+                Ok(accounts) => report.accounts = report.accounts.saturating_add(accounts),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        if round != Round::Dirty && entries.is_empty() {
+            // Nothing to say: the store is asked how it is, so that its state is known all the same.
+            self.note(self.store.ping().await)?;
+        }
+        first_error.map_or(Ok(report), Err)
+    }
+
+    /// Last rounds, until the store has everything. Messages that others have on their way are waited for; the caller bounds it.
+    pub(super) async fn leave(self: &Arc<Self>) -> Result<SyncReport, StoreError> {
+        loop {
+            let report = self.round(Round::Leaving).await?;
+            let unsettled = |entry: &Entry| {
+                let mut line = entry.line();
+                line.collect(&entry.account, self.clock.now());
+                line.is_in_flight() || line.unpublished().is_positive()
+            };
+            if !self.lines.iter().any(|entry| unsettled(&entry)) {
+                return Ok(report);
+            }
+            tokio::time::sleep(SCARCE_WAIT).await;
+        }
+    }
+
+    fn entries(&self, round: Round) -> Vec<Arc<Entry>> {
+        // A queued account that is in no line was let go of in this very moment; its cells stay queued in it, and as nothing is
+        // let go of with calls in flight there is nothing in them.
+        let dirty: Vec<_> = self
+            .engine
+            .take_dirty()
+            .iter()
+            .filter_map(|account| self.entry(account.id()))
+            .collect();
+        if round == Round::Dirty {
+            let has_news = |entry: &Arc<Entry>| entry.line().failing();
+            let failing = self
+                .lines
+                .iter()
+                .filter(|entry| self.failing() && has_news(entry));
+            let mut entries: Vec<_> = failing.map(|entry| Arc::clone(&entry)).collect();
+            entries.extend(dirty);
+            return entries;
+        }
+        let now = self.clock.now();
+        let (mut leased, mut held) = (Amount::ZERO, Amount::ZERO);
+        let mut entries = Vec::new();
+        for entry in &self.lines {
+            let mut line = entry.line();
+            line.collect(&entry.account, now);
+            line.forget(&entry.account, now);
+            leased = leased.saturating_add(line.leased());
+            held = held.saturating_add(line.held(&entry.account));
+            if round == Round::Leaving || line.has_news(&entry.account, &self.settings.times, now) {
+                drop(line);
+                entries.push(Arc::clone(&entry));
+            }
+        }
+        self.status.leased.store(leased.nanos(), Relaxed);
+        self.status.held.store(held.nanos(), Relaxed);
+        entries
+    }
+
+    fn failing(&self) -> bool {
+        self.status.failing.load(Relaxed)
+    }
+
+    /// Publishes some accounts in one batch.
+    async fn publish(
+        self: &Arc<Self>,
+        entries: &[Arc<Entry>],
+        leaving: bool,
+    ) -> Result<usize, StoreError> {
+        let mut todo: Vec<Arc<Entry>> = entries.to_vec();
+        let mut first_error = None;
+        for _ in 0..AGAIN_MAX {
+            let now = self.clock.now();
+            let mut batch = Vec::with_capacity(todo.len());
+            todo.retain(|entry| match self.message(entry, leaving, now) {
+                Some(message) => {
+                    batch.push(message);
+                    true
+                }
+                None => false,
+            });
+            if batch.is_empty() {
+                break;
+            }
+            let mut open = Unanswered {
+                sync: self,
+                entries: todo.iter(),
+            };
+            let answers = self.store.publish(&self.replica, batch).await;
+            let mut again = Vec::new();
+            for answer in answers {
+                let Some(entry) = open.entries.next() else {
+                    break;
+                };
+                let answer = self.note(answer);
+                if self.answer(entry, answer.as_ref().ok()) {
+                    again.push(Arc::clone(entry));
+                }
+                if let Err(error) = answer {
+                    first_error = first_error.or(Some(error));
+                }
+            }
+            drop(open);
+            todo = again;
+        }
+        for entry in todo {
+            entry.changed.notify_waiters();
+        }
+        first_error.map_or(Ok(entries.len()), Err)
+    }
+
+    fn message(&self, entry: &Entry, leaving: bool, now: Now) -> Option<Publish> {
+        let need = Amount::from_nanos(entry.waiting.load(SeqCst));
+        entry
+            .line()
+            .message(&entry.account, need, leaving, &self.settings.times, now)
+    }
+
+    /// Takes in an answer and does what it asks for. Returns whether to say it again.
+    fn answer(self: &Arc<Self>, entry: &Arc<Entry>, answer: Option<&Published>) -> bool {
+        let now = self.clock.now();
+        let next = {
+            let mut line = entry.line();
+            let policy = self.catalog.policy_of(&line.known.book);
+            line.answer(&entry.account, answer, &policy, &self.settings.times, now)
+        };
+        if next.short && !next.scarce && !next.refresh {
+            // Nobody has more: for one interval, calls are refused without asking.
+            entry
+                .account
+                .dry_until(now.mono.plus(self.settings.times.interval));
+        }
+        if next.refresh || next.observe || next.scarce {
+            let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
+            tokio::spawn(async move { sync.attend(&entry, next).await });
+        } else if !next.again {
+            entry.changed.notify_waiters();
+        }
+        next.again
+    }
+
+    /// What takes a word with the store. Whoever waits is woken after it.
+    async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
+        let id = entry.account.id();
+        if next.scarce {
+            self.seek(entry).await;
+        }
+        if next.observe && !entry.observing.swap(true, SeqCst) {
+            let observed = self.books.run(id, Command::observe()).await;
+            entry.observing.store(false, SeqCst);
+            if let Err(error) = observed {
+                tracing::warn!(account = %id, %error, "what is due could not be written; it is tried again");
+            }
+        }
+        if (next.refresh || next.observe)
+            && let Err(error) = self.refresh(id).await
+        {
+            tracing::warn!(account = %id, %error, "a changed book could not be read; it is tried again");
+        }
+        entry.changed.notify_waiters();
+    }
+
+    /// Others have what is missing here: those alive are asked to give back, those silent for too long lose it.
+    async fn seek(&self, entry: &Entry) {
+        let id = entry.account.id();
+        let now = self.clock.now().mono;
+        let looked = Monotonic::from_nanos(entry.lapsed.load(Relaxed));
+        if now.since(looked) >= self.settings.times.interval {
+            entry.lapsed.store(now.nanos(), Relaxed);
+            let told = self.note(self.store.tell_scarce(id).await);
+            let lapsed = self.note(self.store.lapse(id, self.settings.times.lease).await);
+            if let (Ok(_), Ok(back)) = (told, lapsed)
+                && back.is_positive()
+            {
+                tracing::warn!(account = %id, amount = %back, "took back the lease of replicas that fell silent");
+            }
+        }
+        tokio::time::sleep(SCARCE_WAIT).await;
+    }
+
+    /// One account's message, now.
+    pub(super) async fn publish_one(self: &Arc<Self>, entry: &Arc<Entry>) {
+        if let Err(error) = self.publish(std::slice::from_ref(entry), false).await {
+            tracing::debug!(account = %entry.account.id(), %error, "publish failed");
+            entry.changed.notify_waiters();
+        }
+    }
+
+    pub(super) async fn flush(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
+        let Some(entry) = self.entry(account) else {
+            return Ok(());
+        };
+        // A message on its way may have left before the last call settled: after its answer, one more.
+        for _ in 0..AGAIN_MAX {
+            let changed = entry.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (in_flight, unsaid) = {
+                let mut line = entry.line();
+                line.collect(&entry.account, self.clock.now());
+                (line.is_in_flight(), line.unpublished().is_positive())
+            };
+            if in_flight {
+                changed.await;
+            } else if unsaid {
+                self.publish(std::slice::from_ref(&entry), false).await?;
+            } else {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
+        // Keys may have been made for an account that is not loaded, too.
+        self.engine.forget_unknown();
+        let Some(entry) = self.entry(account) else {
+            return Ok(());
+        };
+        let Some(snapshot) = self.note(self.store.read(account, &[]).await)? else {
+            return Ok(());
+        };
+        let keys = self.note(self.store.keys(account).await)?;
+        self.engine.follow_keys(&entry.account, keys);
+        let policy = self.catalog.policy_of(&snapshot.book);
+        entry.line().follow(&entry.account, snapshot, policy);
+        Ok(())
+    }
+
+    async fn follow(self: &Arc<Self>, change: Change) {
+        match change {
+            Change::Account(id, version) => {
+                let newer = self
+                    .entry(&id)
+                    .is_none_or(|entry| entry.line().known.version < version);
+                if newer && let Err(error) = self.refresh(&id).await {
+                    tracing::warn!(account = %id, %error, "a changed book could not be read; the next answer asks again");
+                }
+            }
+            Change::Scarce(id) => {
+                let Some(entry) = self.entry(&id) else { return };
+                let sync = Arc::clone(self);
+                tokio::spawn(async move { sync.publish(&[entry], true).await });
+            }
+            Change::All => self.follow_all().await,
+            Change::Document(_) => self.follow_documents().await,
+        }
+    }
+
+    async fn follow_documents(&self) {
+        match self.catalog.load(&*self.store).await {
+            Ok(()) => self.follow_policies(),
+            Err(error) => tracing::warn!(%error, "the prices and policies in force stay in force"),
+        }
+    }
+
+    /// Changes may have been missed: everything is read again.
+    async fn follow_all(self: &Arc<Self>) {
+        self.follow_documents().await;
+        for account in self.engine.accounts() {
+            if let Err(error) = self.refresh(account.id()).await {
+                tracing::warn!(account = %account.id(), %error, "a book could not be read; the next answer asks again");
+            }
+        }
+    }
+
+    /// Policies may have changed under every account.
+    fn follow_policies(&self) {
+        for entry in &self.lines {
+            let line = entry.line();
+            let policy = self.catalog.policy_of(&line.known.book);
+            entry
+                .account
+                .follow(rules(&line.known.book, line.known.total, policy));
+        }
+    }
+
+    /// What is due by the clock alone.
+    fn observe_due(self: &Arc<Self>) {
+        let now = self.clock.now().wall;
+        for entry in &self.lines {
+            let line = entry.line();
+            let due = line.known.book.next_deadline().is_some_and(|at| at <= now);
+            drop(line);
+            if due {
+                let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));
+                let next = line::Next {
+                    observe: true,
+                    ..line::Next::default()
+                };
+                tokio::spawn(async move { sync.attend(&entry, next).await });
+            }
+        }
+    }
+
+    /// Lets go of accounts that nobody has called for long.
+    fn unload_rested(&self) {
+        let now = self.clock.now();
+        let rested = |entry: &Entry| {
+            let line = entry.line();
+            line.rested(now) >= self.settings.unload_after && line.at_rest(&entry.account)
+        };
+        let gone: Vec<_> = self
+            .lines
+            .iter()
+            .filter(|entry| rested(entry))
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        for entry in gone {
+            self.engine.unload(&entry.account);
+            self.lines.remove(entry.account.id());
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! One account's side of the protocol as a state machine: what to tell the store next, and what its answer means. Sans-IO: it
+//! is given `Now`, messages come out and answers go in.
+//!
+//! Every message says what *is*: the replica's spend and committed value, with what it believes is stored. So a message may be
+//! lost, doubled or late, and its answer too: the next one says what is, again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::clock::{Hour, Monotonic, Now};
+use crate::engine::{Account, Cell, CellId, Rules};
+use crate::id::{KeyId, ModelName};
+use crate::ledger::Book;
+use crate::money::Amount;
+use crate::policy::Policy;
+use crate::store::{LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
+use crate::usage::Tally;
+
+/// How many calls like the last one a lease is for, at least: so that a quiet account does not ask the store for each call.
+const CALLS_AHEAD: i64 = 64;
+
+/// Usage rows are kept for so many hours after theirs is over: calls admitted in an hour settle into it later.
+const HOURS_KEPT: i64 = 2;
+
+/// The times of the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Between two syncs.
+    pub interval: Duration,
+    /// How long the store keeps a silent replica's rights.
+    pub lease: Duration,
+    /// How much earlier the replica itself stops using them.
+    pub margin: Duration,
+    /// How many seconds of recent spend a lease is for.
+    pub ahead: Duration,
+    /// After how long without calls a lease goes back.
+    pub idle: Duration,
+}
+
+/// One account's side of the protocol.
+#[derive(Debug)]
+pub(super) struct Line {
+    seq: u64,
+    /// What the store is believed to hold.
+    acked: Standing,
+    /// What this replica may spend and hold up to. `headroom = ceiling − spend − held`.
+    ceiling: Amount,
+    /// The sum of all cells as collected: what is published as spend.
+    spend: Amount,
+    collected: HashMap<CellId, Tally>,
+    lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
+    /// Rows that the store has not acknowledged, newest values.
+    unsent: BTreeMap<RowId, UsageRow>,
+    in_flight: Option<InFlight>,
+    demand: Demand,
+    /// The newest book and totals.
+    pub(super) known: Known,
+    last_ok: Monotonic,
+    failed: Option<Monotonic>,
+}
+
+type RowId = (Option<Hour>, KeyId, Option<ModelName>);
+
+#[derive(Debug)]
+struct InFlight {
+    sent: Monotonic,
+    message: Publish,
+}
+
+/// The newest that is known of an account.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) version: u64,
+    pub(super) book: Book,
+    /// The spend of all replicas.
+    pub(super) total: Amount,
+    pub(super) unleased: Amount,
+}
+
+/// How fast money goes.
+#[derive(Debug, Default)]
+struct Demand {
+    since: Monotonic,
+    spend: Amount,
+    per_second: Amount,
+    last_need: Amount,
+    last_used: Monotonic,
+}
+
+/// What an answer asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Next {
+    /// Read the book and keys: they are newer than known.
+    pub(super) refresh: bool,
+    /// Let the ledger look: a threshold was crossed or something is due.
+    pub(super) observe: bool,
+    /// Say it again at once: the store held something else.
+    pub(super) again: bool,
+    /// Other replicas have what is missing here.
+    pub(super) scarce: bool,
+    /// What waits did not get all it needs.
+    pub(super) short: bool,
+}
+
+impl Line {
+    /// An account as it was taken up.
+    pub(super) fn new(opened: &Opened, now: Now) -> Self {
+        let lifetime = opened.usage.iter().filter(|row| row.hour.is_none());
+        let hours = opened.usage.iter().filter_map(|row| Some((row.hour?, row)));
+        let id = |(hour, row): (Hour, &UsageRow)| CellId {
+            hour,
+            key: row.key.clone(),
+            model: row.model.clone(),
+        };
+        let Opened { snapshot, row, .. } = opened;
+        Self {
+            seq: row.seq,
+            acked: Standing {
+                spend: row.spend,
+                committed: row.committed,
+            },
+            ceiling: row.spend,
+            spend: row.spend,
+            collected: hours
+                .map(|(hour, row)| (id((hour, row)), row.tally))
+                .collect(),
+            lifetime: lifetime
+                .map(|row| ((row.key.clone(), row.model.clone()), row.tally))
+                .collect(),
+            unsent: BTreeMap::new(),
+            in_flight: None,
+            demand: Demand {
+                since: now.mono,
+                spend: row.spend,
+                last_used: now.mono,
+                ..Demand::default()
+            },
+            known: Known {
+                version: snapshot.version,
+                book: snapshot.book.clone(),
+                total: snapshot.spend,
+                unleased: snapshot.unleased,
+            },
+            last_ok: now.mono,
+            failed: None,
+        }
+    }
+
+    /// Takes in what the cells have counted since the last time.
+    pub(super) fn collect(&mut self, account: &Account, now: Now) {
+        for cell in account.take_dirty() {
+            self.collect_cell(&cell);
+            self.demand.last_used = now.mono;
+        }
+    }
+
+    fn collect_cell(&mut self, cell: &Cell) {
+        let (id, tally) = (cell.id(), cell.collect());
+        let before = self.collected.insert(id.clone(), tally).unwrap_or_default();
+        let fresh = tally.since(&before);
+        self.spend = self
+            .spend
+            .saturating_add(Amount::from_nanos(fresh.cost_nanos));
+        let (key, model) = (id.key.clone(), id.model.clone());
+        let total = self
+            .lifetime
+            .entry((key.clone(), model.clone()))
+            .or_default();
+        total.add(&fresh);
+        for (hour, tally) in [(Some(id.hour), tally), (None, *total)] {
+            let row = UsageRow {
+                hour,
+                key: key.clone(),
+                model: model.clone(),
+                tally,
+            };
+            self.unsent.insert((hour, key.clone(), model.clone()), row);
+        }
+    }
+
+    /// Whether there is something to say, if nobody waits for more.
+    pub(super) fn has_news(&self, account: &Account, times: &Times, now: Now) -> bool {
+        let leased = self.ceiling > self.spend;
+        let heartbeat = leased && now.mono.since(self.last_ok) >= times.lease / 3;
+        let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
+        heartbeat || idle || !self.unsent.is_empty() || self.spend != self.acked.spend
+    }
+
+    fn is_idle(&self, times: &Times, now: Now) -> bool {
+        now.mono.since(self.demand.last_used) >= times.idle
+    }
+
+    /// Whether nothing is leased, held, waiting or unsaid: the account may be let go.
+    pub(super) fn at_rest(&self, account: &Account) -> bool {
+        let settled =
+            self.unsent.is_empty() && self.in_flight.is_none() && self.spend == self.acked.spend;
+        settled
+            && self.ceiling == self.spend
+            && self.acked.committed == self.spend
+            && account.in_flight() == 0
+    }
+
+    /// How long nobody has called.
+    pub(super) fn rested(&self, now: Now) -> Duration {
+        now.mono.since(self.demand.last_used)
+    }
+
+    /// Whether a message is on its way.
+    pub(super) const fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether the last message failed less than an interval ago: asking again at once would only add to the load.
+    pub(super) fn failed_lately(&self, times: &Times, now: Now) -> bool {
+        self.failed
+            .is_some_and(|at| now.mono.since(at) < times.interval)
+    }
+
+    /// Whether the last message failed.
+    pub(super) const fn failing(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// The next message, unless one is on its way. `need` is what waiting calls are short of; `leaving` gives everything back.
+    pub(super) fn message(
+        &mut self,
+        account: &Account,
+        need: Amount,
+        leaving: bool,
+        times: &Times,
+        now: Now,
+    ) -> Option<Publish> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.collect(account, now);
+        if need.is_positive() {
+            self.demand.last_used = now.mono;
+            self.demand.last_need = need;
+        }
+        let target = if leaving || self.is_idle(times, now) {
+            Amount::ZERO
+        } else {
+            self.target(times, now)
+        };
+        let given = account.purse().give_back(twice(target).max(need));
+        self.ceiling = self.ceiling.saturating_sub(given);
+        let headroom = account.purse().headroom();
+        // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
+        let low = twice(headroom) < target || need > headroom;
+        let want = if low {
+            target.max(need).saturating_sub(headroom).or_zero()
+        } else {
+            Amount::ZERO
+        };
+        self.seq = self.seq.saturating_add(1);
+        let message = Publish {
+            account: account.id().clone(),
+            seq: self.seq,
+            believed: self.acked,
+            new: Standing {
+                spend: self.spend,
+                committed: self.ceiling.max(self.spend),
+            },
+            held: self.held(account),
+            want: want.min(LEASE_MAX),
+            need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            usage: std::mem::take(&mut self.unsent).into_values().collect(),
+        };
+        self.in_flight = Some(InFlight {
+            sent: now.mono,
+            message: message.clone(),
+        });
+        Some(message)
+    }
+
+    /// The holds open now.
+    pub(super) fn held(&self, account: &Account) -> Amount {
+        let held = self
+            .ceiling
+            .saturating_sub(self.spend)
+            .saturating_sub(account.purse().headroom());
+        held.or_zero()
+    }
+
+    /// What the store does not know yet.
+    pub(super) fn unpublished(&self) -> Amount {
+        self.spend.saturating_sub(self.acked.spend)
+    }
+
+    /// What is leased and not spent.
+    pub(super) fn leased(&self) -> Amount {
+        self.ceiling.saturating_sub(self.spend).or_zero()
+    }
+
+    /// How much headroom to keep: some seconds of recent spend, and some calls like the last ones.
+    fn target(&mut self, times: &Times, now: Now) -> Amount {
+        let demand = &mut self.demand;
+        let elapsed = now.mono.since(demand.since);
+        if elapsed >= Duration::from_secs(1) {
+            let spent = i128::from(self.spend.saturating_sub(demand.spend).nanos());
+            let millis = i128::try_from(elapsed.as_millis())
+                .unwrap_or(i128::MAX)
+                .max(1);
+            let per_second = spent.saturating_mul(1_000).checked_div(millis).unwrap_or(0);
+            demand.per_second = Amount::from_nanos(i64::try_from(per_second).unwrap_or(i64::MAX));
+            (demand.since, demand.spend) = (now.mono, self.spend);
+        }
+        let ahead = i64::try_from(times.ahead.as_secs())
+            .unwrap_or(i64::MAX)
+            .max(1);
+        let by_time = demand.per_second.nanos().saturating_mul(ahead);
+        let by_calls = demand.last_need.nanos().saturating_mul(CALLS_AHEAD);
+        Amount::from_nanos(by_time.max(by_calls).clamp(0, LEASE_MAX.nanos()))
+    }
+
+    /// Takes in an answer, or that there was none.
+    pub(super) fn answer(
+        &mut self,
+        account: &Account,
+        answer: Option<&Published>,
+        policy: &Policy,
+        times: &Times,
+        now: Now,
+    ) -> Next {
+        let Some(InFlight { sent, message }) = self.in_flight.take() else {
+            return Next::default();
+        };
+        let Some(answer) = answer else {
+            self.keep(message.usage);
+            self.failed = Some(now.mono);
+            if policy.store_outage == crate::policy::StoreOutage::Refuse {
+                account.lease_until(Monotonic::default());
+            }
+            return Next::default();
+        };
+        self.failed = None;
+        let lapsed = answer.standing.committed < self.acked.committed && !answer.applied;
+        self.acked = answer.standing;
+        self.known.total = answer.total;
+        self.known.unleased = answer.unleased;
+        let refresh = answer.version > self.known.version;
+        if !answer.applied {
+            self.seq = self.seq.max(answer.seq);
+            self.keep(message.usage);
+            if lapsed {
+                // The store gave our free rights to others while we were silent: only what is held stays ours.
+                self.ceiling = self
+                    .ceiling
+                    .saturating_sub(account.purse().give_back(Amount::ZERO));
+            }
+            return Next {
+                refresh,
+                again: true,
+                ..Next::default()
+            };
+        }
+        account
+            .purse()
+            .grant(answer.standing.committed.saturating_sub(self.ceiling));
+        self.ceiling = answer.standing.committed;
+        self.last_ok = now.mono;
+        account.lease_until(sent.plus(times.lease.saturating_sub(times.margin)));
+        self.follow_standing(account, policy);
+        let short = message.need.is_positive()
+            && answer
+                .standing
+                .committed
+                .saturating_sub(message.new.committed)
+                < message.need;
+        let scarce = short && self.others_free().is_positive();
+        let observe = self
+            .known
+            .book
+            .wants_observing(self.known.total, policy, now.wall);
+        Next {
+            refresh,
+            observe,
+            again: false,
+            scarce,
+            short,
+        }
+    }
+
+    /// Rows whose message failed go out again, unless there are newer ones.
+    fn keep(&mut self, rows: Vec<UsageRow>) {
+        for row in rows {
+            let id = (row.hour, row.key.clone(), row.model.clone());
+            self.unsent.entry(id).or_insert(row);
+        }
+    }
+
+    /// What other replicas have leased and not spent: committed in all, less ours, less what they have spent.
+    fn others_free(&self) -> Amount {
+        let Known {
+            book,
+            total,
+            unleased,
+            ..
+        } = &self.known;
+        let committed = book
+            .lifetime_credit
+            .saturating_add(book.floor)
+            .saturating_sub(*unleased);
+        let theirs = committed.saturating_sub(self.acked.committed);
+        theirs.saturating_sub(total.saturating_sub(self.acked.spend))
+    }
+
+    /// Takes up a newer book.
+    pub(super) fn follow(&mut self, account: &Account, snapshot: Snapshot, policy: Policy) {
+        if snapshot.version < self.known.version {
+            return;
+        }
+        let Snapshot {
+            version,
+            book,
+            spend,
+            unleased,
+            ..
+        } = snapshot;
+        let total = spend.max(self.known.total);
+        self.known = Known {
+            version,
+            book,
+            total,
+            unleased,
+        };
+        account.follow(rules(&self.known.book, total, policy));
+        account.dry_until(Monotonic::default());
+    }
+
+    /// Good standing depends on the total, which comes with every answer.
+    fn follow_standing(&self, account: &Account, policy: &Policy) {
+        let standing = self.known.book.standing(self.known.total);
+        if account.rules().standing != standing {
+            account.follow(rules(&self.known.book, self.known.total, policy.clone()));
+        }
+    }
+
+    /// Lets go of what belongs to hours long past.
+    pub(super) fn forget(&mut self, account: &Account, now: Now) {
+        let Hour(hour) = now.wall.hour();
+        for id in account.forget_before(Hour(hour.saturating_sub(HOURS_KEPT))) {
+            self.collected.remove(&id);
+        }
+    }
+}
+
+fn twice(amount: Amount) -> Amount {
+    amount.saturating_add(amount)
+}
+
+/// What an account's calls go by.
+pub(super) fn rules(book: &Book, total: Amount, policy: Policy) -> Rules {
+    Rules {
+        unit: book.unit.clone(),
+        standing: book.standing(total),
+        policy,
+    }
+}

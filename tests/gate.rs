@@ -1,0 +1,211 @@
+//! The gate over a real store: who passes, what it costs, and what is left.
+
+use std::time::Duration;
+
+use tollgate::gate::{End, Outcome};
+use tollgate::meter::Reading;
+use tollgate::policy::{HoldRule, Policy};
+use tollgate::refusal::Reason;
+use tollgate::usage::{Counts, Meter};
+
+use crate::support::node::{Node, amount, call, terms};
+
+fn used(input: u64, output: u64) -> Outcome {
+    let usage = Counts::default()
+        .with(Meter::Input, input)
+        .with(Meter::Output, output);
+    let reading = Reading {
+        usage: Some(usage),
+        complete: true,
+        error: false,
+        text_bytes: 0,
+    };
+    Outcome {
+        end: End::Complete,
+        reading,
+        bytes_in: 30,
+        bytes_out: 100,
+    }
+}
+
+#[tokio::test]
+async fn a_call_costs_its_usage_times_its_price() {
+    let node = Node::embedded();
+    let account = node.account("a", "5").await;
+    let terms = terms();
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-a", "tokens", &terms))
+        .await
+        .unwrap();
+    assert_eq!(
+        ticket.held(),
+        amount("0.03"),
+        "30 bytes are 10 tokens in, and 10 out"
+    );
+    assert_eq!(ticket.settle(used(100, 7)).amount, amount("0.114"));
+    assert_eq!(node.balance(&account).await, amount("4.886"));
+}
+
+#[tokio::test]
+async fn of_many_at_once_exactly_those_pass_that_are_paid_for() {
+    let node = Node::embedded();
+    let account = node.account("a", "20").await;
+    let calls = (0..200).map(|_| {
+        let gate = node.core.gate.clone();
+        tokio::spawn(async move {
+            let terms = terms();
+            match gate.admit(&call("sk-a", "flat", &terms)).await {
+                Ok(ticket) => Ok(ticket.settle(used(0, 0))),
+                Err(refusal) => Err(refusal.reason),
+            }
+        })
+    });
+    let mut passed = 0;
+    for call in calls.collect::<Vec<_>>() {
+        match call.await.unwrap() {
+            Ok(charge) => {
+                assert_eq!(charge.amount, amount("1"));
+                passed += 1;
+            }
+            Err(reason) => assert_eq!(reason, Reason::InsufficientBalance),
+        }
+    }
+    assert_eq!(passed, 20);
+    assert_eq!(node.balance(&account).await, amount("0"));
+}
+
+#[tokio::test]
+async fn debt_stops_calls_and_the_next_recharge_pays_it_first() {
+    let node = Node::embedded_with(Policy {
+        hold: HoldRule::Fixed(amount("1")),
+        ..Policy::default()
+    });
+    let account = node.account("a", "1").await;
+    let terms = terms();
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-a", "tokens", &terms))
+        .await
+        .unwrap();
+    assert_eq!(ticket.settle(used(3_000, 0)).amount, amount("3"));
+    let refused = node
+        .core
+        .gate
+        .admit(&call("sk-a", "tokens", &terms))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused.reason,
+            Reason::InsufficientBalance | Reason::AccountOverdue
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(node.balance(&account).await, amount("-2"));
+
+    node.recharge(&account, "o1", "2.5").await;
+    assert_eq!(node.balance(&account).await, amount("0.5"));
+    let refused = node
+        .core
+        .gate
+        .admit(&call("sk-a", "tokens", &terms))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.reason,
+        Reason::InsufficientBalance,
+        "half of a hold"
+    );
+    node.recharge(&account, "o2", "0.5").await;
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-a", "tokens", &terms))
+        .await
+        .unwrap();
+    drop(ticket);
+    node.recharge(&account, "o2", "0.5").await;
+    assert_eq!(
+        node.balance(&account).await,
+        amount("1"),
+        "the same order counts once, a dropped ticket is free"
+    );
+}
+
+#[tokio::test]
+async fn a_restart_finds_the_books_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = tollgate::clock::Clock::system();
+    for round in 1..=3_i64 {
+        let node = Node::embedded_at(clock.clone(), dir.path(), Policy::default()).await;
+        let account = match round {
+            1 => node.account("a", "10").await,
+            _ => tollgate::id::AccountId::new("a").unwrap(),
+        };
+        let terms = terms();
+        let ticket = node
+            .core
+            .gate
+            .admit(&call("sk-a", "flat", &terms))
+            .await
+            .unwrap();
+        ticket.settle(used(0, 0));
+        node.core.sync.close(Duration::from_secs(5)).await.unwrap();
+        let snapshot = node.core.store.read(&account, &[]).await.unwrap().unwrap();
+        let left = tollgate::money::Amount::from_units(10 - round).unwrap();
+        assert_eq!(snapshot.book.balance(snapshot.spend), left);
+        assert_eq!(snapshot.unleased, left, "nothing stays leased");
+        let hour = clock.now().wall.hour().0;
+        let (from, to) = (
+            tollgate::clock::Hour(hour - 1),
+            tollgate::clock::Hour(hour + 1),
+        );
+        let rows = node.core.store.usage(&account, from, to).await.unwrap();
+        let spent: i64 = rows.iter().map(|row| row.tally.cost_nanos).sum();
+        assert_eq!(spent, snapshot.spend.nanos(), "usage adds up to spend");
+    }
+}
+
+#[tokio::test]
+async fn keys_and_models_are_refused_in_a_fixed_order() {
+    let node = Node::embedded();
+    let account = node.account("a", "5").await;
+    node.key(&account, "k-old", "sk-old", |key| {
+        key.expires = Some(tollgate::clock::Timestamp::from_nanos(1))
+    })
+    .await;
+    node.key(&account, "k-one", "sk-one", |key| {
+        key.models = vec!["fl*".into()]
+    })
+    .await;
+    let terms = terms();
+    for (secret, model, want) in [
+        ("sk-none", "flat", Reason::KeyUnknown),
+        ("sk-old", "unpriced", Reason::KeyExpired),
+        ("sk-one", "unpriced", Reason::ModelNotAllowed),
+        ("sk-one", "flop", Reason::ModelNotPriced),
+        ("sk-a", "unpriced", Reason::ModelNotPriced),
+    ] {
+        let refused = node
+            .core
+            .gate
+            .admit(&call(secret, model, &terms))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.reason, want, "{secret} {model}");
+    }
+    node.key(&account, "k-one", "sk-one", |key| {
+        key.revoked = Some(tollgate::clock::Timestamp::from_nanos(1))
+    })
+    .await;
+    let refused = node
+        .core
+        .gate
+        .admit(&call("sk-one", "flat", &terms))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.reason, Reason::KeyRevoked, "at once");
+}
