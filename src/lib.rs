@@ -11,6 +11,7 @@ pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
+pub mod proxy;
 pub mod refusal;
 pub mod route;
 pub mod store;
