@@ -17,6 +17,7 @@ pub mod money;
 pub mod policy;
 pub mod pricing;
 pub mod proto;
+pub mod proxy;
 pub mod refusal;
 pub mod route;
 pub mod store;
