@@ -14,16 +14,21 @@ use crate::support::redis::Server;
 pub(super) async fn fixture() -> Fixture {
     let server = Server::start().await;
     let store = Arc::new(store(&server));
-    eventually("it listens for changes", || async {
-        let (_, listeners): (String, u64) = server.command(&["PUBSUB", "NUMSUB", "tg:changes"]);
-        (listeners == 1).then_some(())
-    })
-    .await;
+    listening(&server).await;
     Fixture {
         store,
         clock: Clock::system(),
         _keep: Box::new(server),
     }
+}
+
+/// Waits until the store has subscribed: what changes before is not told.
+async fn listening(server: &Server) {
+    eventually("it listens for changes", || async {
+        let (_, listeners): (String, u64) = server.command(&["PUBSUB", "NUMSUB", "tg:changes"]);
+        (listeners == 1).then_some(())
+    })
+    .await;
 }
 
 fn store(server: &Server) -> RedisStore {
@@ -364,6 +369,37 @@ async fn a_full_redis_changes_nothing() {
         (answer.applied, answer.total, answer.unleased),
         (true, nano(10), nano(890))
     );
+    assert_eq!(
+        store.commit(plain(1, book("a", 5), 5)).await.unwrap(),
+        Stored::At(2)
+    );
+}
+
+#[tokio::test]
+async fn a_demoted_redis_is_left() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    listening(&server).await;
+    // The server's own count; each asking adds one.
+    let connections = || {
+        let stats: String = server.command(&["INFO", "stats"]);
+        let line = stats
+            .lines()
+            .find_map(|l| l.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let _: String = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let before = connections();
+    unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
+    store.ping().await.unwrap();
+    store.ping().await.unwrap();
+    assert_eq!(
+        connections() - before,
+        2,
+        "a new connection may find the new master"
+    );
+    let _: String = server.command(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!(
         store.commit(plain(1, book("a", 5), 5)).await.unwrap(),
         Stored::At(2)
