@@ -16,6 +16,9 @@ use crate::route::{OnMissingUsage, OnUpstreamError, Terms};
 use crate::sync::SyncHandle;
 use crate::telemetry::Metrics;
 
+pub mod dialect;
+pub mod headers;
+
 mod charge;
 mod holds;
 

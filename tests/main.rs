@@ -1,6 +1,15 @@
 //! The one integration-test binary: everything here goes through the crate's public face.
 
+// `cfg(test)` is always true here. It tells clippy that helpers in these modules are tests too, and may unwrap.
+#[cfg(test)]
 mod admin;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod gate;
+#[cfg(test)]
+mod sdk;
+#[cfg(test)]
 mod store;
+#[cfg(test)]
 mod support;

@@ -15,6 +15,7 @@ mod books;
 mod embedded;
 mod leases;
 mod model;
+mod redis;
 mod usage;
 
 use std::any::Any;
@@ -46,6 +47,12 @@ macro_rules! suite {
             $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 super::$module::$case(&super::embedded::fixture()).await;
+            })*)*
+        }
+        mod on_redis {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$module::$case(&super::redis::fixture().await).await;
             })*)*
         }
     };

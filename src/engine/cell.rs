@@ -28,7 +28,7 @@ pub struct CellId {
     pub model: ModelId,
 }
 
-/// One row of usage, growing. What a call looks at and adds to comes first: two cache lines of the four.
+/// One row of usage, growing. What most calls look at and add to comes first, on one cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cell {
@@ -38,8 +38,8 @@ pub struct Cell {
     dirty: AtomicBool,
     cost_nanos: AtomicI64,
     exact: AtomicU64,
-    /// Without [`Meter::Request`]: every settled call is one request, and calls are counted by certainty already.
-    counts: [AtomicU64; Meter::COUNT],
+    /// Without the first, [`Meter::Request`]: every settled call is one request, and calls are counted by certainty already.
+    counts: [AtomicU64; Meter::COUNT - 1],
     estimated: AtomicU64,
     none: AtomicU64,
     key: KeyId,
@@ -54,7 +54,16 @@ impl Cell {
             dirty: AtomicBool::new(false),
             cost_nanos: from.cost_nanos.into(),
             exact: from.exact.into(),
-            counts: from.counts.0.map(Into::into),
+            counts: std::array::from_fn(|i| {
+                from.counts
+                    .0
+                    .iter()
+                    .skip(1)
+                    .nth(i)
+                    .copied()
+                    .unwrap_or(0)
+                    .into()
+            }),
             estimated: from.estimated.into(),
             none: from.none.into(),
             key: id.key,
@@ -88,7 +97,7 @@ impl Cell {
             Certainty::None => &self.none,
         };
         calls.fetch_add(1, Relaxed);
-        for (sum, count) in self.counts.iter().zip(counts.0).skip(1) {
+        for (sum, count) in self.counts.iter().zip(counts.0.into_iter().skip(1)) {
             if count > 0 {
                 sum.fetch_add(count, Relaxed);
             }
@@ -106,15 +115,16 @@ impl Cell {
     /// What has been counted. While calls settle, a call's counts may be in it before its cost.
     pub fn read(&self) -> Tally {
         let cost_nanos = self.cost_nanos.load(SeqCst);
-        let counts =
-            std::array::from_fn(|i| self.counts.get(i).map_or(0, |count| count.load(Relaxed)));
         let mut tally = Tally {
             exact: self.exact.load(Relaxed),
             estimated: self.estimated.load(Relaxed),
             none: self.none.load(Relaxed),
             cost_nanos,
-            counts: Counts(counts),
+            counts: Counts::default(),
         };
+        for (sum, count) in tally.counts.0.iter_mut().skip(1).zip(&self.counts) {
+            *sum = count.load(Relaxed);
+        }
         tally.counts.set(Meter::Request, tally.calls());
         tally
     }

@@ -64,18 +64,25 @@ pub fn digest(secret: &[u8]) -> String {
         .collect()
 }
 
-/// A key with the account that pays for it. What every call looks at comes first, on one cache line.
+/// A key with the account that pays for it. What every call looks at comes first, on the cache line of the `Arc`'s counts.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Key {
     account: Arc<Account>,
     pub(super) last_cell: LastCell,
     /// Nanoseconds since 1970; `i64::MAX` is never.
     expires: i64,
-    gcra: Gcra,
-    rate: Option<Rate>,
     revoked: bool,
     any_model: bool,
+    limited: bool,
+    rest: Box<Rest>,
+}
+
+/// What few calls look at.
+#[derive(Debug)]
+struct Rest {
+    gcra: Gcra,
+    rate: Option<Rate>,
     record: KeyRecord,
 }
 
@@ -86,11 +93,14 @@ impl Key {
             account,
             last_cell: LastCell::default(),
             expires: record.expires.map_or(i64::MAX, Timestamp::nanos),
-            gcra: Gcra::default(),
-            rate: record.qps.map(|qps| Rate::per_second(qps, qps)),
             revoked: record.revoked.is_some(),
             any_model: record.models.is_empty(),
-            record,
+            limited: record.qps.is_some(),
+            rest: Box::new(Rest {
+                gcra: Gcra::default(),
+                rate: record.qps.map(|qps| Rate::per_second(qps, qps)),
+                record,
+            }),
         }
     }
 
@@ -101,17 +111,17 @@ impl Key {
 
     /// Its id: not the secret.
     pub const fn id(&self) -> &KeyId {
-        &self.record.id
+        &self.rest.record.id
     }
 
     /// As stored.
     pub const fn record(&self) -> &KeyRecord {
-        &self.record
+        &self.rest.record
     }
 
     /// Whether it is this key of this account, as stored.
     pub(super) fn is(&self, account: &Arc<Account>, record: &KeyRecord) -> bool {
-        Arc::ptr_eq(&self.account, account) && self.record == *record
+        Arc::ptr_eq(&self.account, account) && self.rest.record == *record
     }
 
     /// Why it is refused at an instant, if it is. At its expiry exactly, it has expired.
@@ -129,21 +139,28 @@ impl Key {
             (None, Some(model)) => pattern == model,
             (_, None) => false,
         };
-        self.any_model || self.record.models.iter().any(matches)
+        self.any_model || self.rest.record.models.iter().any(matches)
     }
 
     /// Takes one call's worth of the key's own rate.
     pub(super) fn take(&self, now: Monotonic) -> Result<(), Duration> {
-        match self.rate {
+        match self.own_rate() {
             None => Ok(()),
-            Some(rate) => self.gcra.take(rate, now).map_err(|early| early.0),
+            Some((gcra, rate)) => gcra.take(rate, now).map_err(|early| early.0),
         }
     }
 
     pub(super) fn give_back(&self) {
-        if let Some(rate) = self.rate {
-            self.gcra.give_back(rate);
+        if let Some((gcra, rate)) = self.own_rate() {
+            gcra.give_back(rate);
         }
+    }
+
+    fn own_rate(&self) -> Option<(&Gcra, Rate)> {
+        if !self.limited {
+            return None;
+        }
+        self.rest.rate.map(|rate| (&self.rest.gcra, rate))
     }
 }
 

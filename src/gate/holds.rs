@@ -290,6 +290,12 @@ impl Gate {
         Ok(())
     }
 
+    /// The unit of a hold's account; `None` if there is no such hold here.
+    pub fn hold_unit(&self, id: &str) -> Option<String> {
+        let kept = self.holds.open.get(id)?;
+        Some(kept.key.account().rules().unit.clone())
+    }
+
     /// Ends holds whose time is over, as their accounts' policies say, and forgets those that ended long ago. Returns how many
     /// expired.
     pub fn expire_holds(&self) -> usize {

@@ -1,6 +1,7 @@
 //! What the integration tests share: a core over a real store, and waiting for a condition.
 
 pub(crate) mod node;
+pub(crate) mod redis;
 
 use std::time::Duration;
 
