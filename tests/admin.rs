@@ -12,15 +12,13 @@ use tollgate::usage::{Counts, Meter};
 use crate::support::node::{Node, call, terms};
 use crate::support::until;
 
-async fn get(running: &admin::Running, path: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(running.local_addr)
-        .await
-        .unwrap();
+async fn get(running: &admin::Running, path: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(running.local_addr).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 #[tokio::test]
@@ -36,13 +34,13 @@ async fn it_tells_what_calls_did() {
         .await
         .unwrap();
     let told = async |series: &str| {
-        let page = get(&running, "/metrics").await;
+        let page = get(&running, "/metrics").await.unwrap();
         let line = format!("\n{series}\n");
         assert!(page.contains(&line), "{series}\n{page}");
     };
     // An idle replica asks the store how it is, so it gets ready without a call.
     until("the store has been heard", async || {
-        let ready = get(&running, "/readyz").await;
+        let ready = get(&running, "/readyz").await.unwrap();
         ready.starts_with("HTTP/1.1 200").then_some(())
     })
     .await;
@@ -57,7 +55,7 @@ async fn it_tells_what_calls_did() {
     told("tollgate_accounts 1").await;
     told("tollgate_holds_open 1").await;
     until("a round of the sync has seen the hold", async || {
-        let page = get(&running, "/metrics").await;
+        let page = get(&running, "/metrics").await.unwrap();
         page.contains("\ntollgate_held_units 0.03\n").then_some(())
     })
     .await;
