@@ -8,6 +8,8 @@ mod cli;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod sdk;
 #[cfg(test)]
 mod store;
