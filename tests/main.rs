@@ -12,6 +12,8 @@ mod admin;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod proxy;
