@@ -28,8 +28,8 @@ use std::time::Instant;
 use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tollgate::clock::{Clock, Monotonic, Timestamp};
-use tollgate::engine::{Ask, Bounds, Engine, Identified, Rules};
-use tollgate::id::{AccountId, KeyId, ModelName};
+use tollgate::engine::{Ask, Bounds, Engine, Identified, ModelId, Rules};
+use tollgate::id::{AccountId, KeyId};
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
 use tollgate::store::KeyRecord;
@@ -196,7 +196,7 @@ impl Contestant for Governor {
 struct Tollgate {
     engine: Arc<Engine>,
     clock: Clock,
-    model: ModelName,
+    model: ModelId,
 }
 
 impl Tollgate {
@@ -228,9 +228,9 @@ impl Tollgate {
             engine.load_key(Some(fingerprint), &account, record(id, number));
         }
         Self {
+            model: engine.model("gpt-4o").unwrap(),
             engine,
             clock,
-            model: ModelName::new("gpt-4o").unwrap(),
         }
     }
 }
@@ -258,7 +258,7 @@ impl Contestant for Tollgate {
             .with(Meter::Output, 20);
         let ask = Ask {
             model: Some("gpt-4o"),
-            counted_as: Some(&self.model),
+            counted_as: self.model,
             priced: true,
             amount: Amount::from_nanos(10),
             worst: Amount::from_nanos(10),
@@ -269,7 +269,7 @@ impl Contestant for Tollgate {
             else {
                 unreachable!("every key is loaded")
             };
-            match self.engine.admit(&key, ask, now) {
+            match self.engine.admit(key, ask, now) {
                 Ok(hold) => hold.settle(Amount::from_nanos(7), Certainty::Exact, &counts),
                 Err(denied) => unreachable!("{denied:?}"),
             }

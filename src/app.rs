@@ -1,4 +1,4 @@
-//! The parts that every edge shares, put together over one store: what a process has once, whatever edges it serves.
+//! Assembling: the parts that every edge shares, put together over one store, and the process that serves them.
 
 use std::sync::Arc;
 
@@ -11,6 +11,10 @@ use crate::id::ReplicaId;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
+
+mod serve;
+
+pub use serve::{Running, ServeError, runtime, serve, start, stop_signal};
 
 /// The shared parts.
 pub struct Core {
@@ -101,6 +105,9 @@ pub enum StartError {
     /// The configured prices or policies are wrong.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// This replica's name is not one.
+    #[error(transparent)]
+    Replica(crate::id::NameError),
     /// The operating system has no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),

@@ -23,6 +23,17 @@ pub struct Books {
     clock: Clock,
 }
 
+/// Other rules for an account: see [`Action::Configure`]. A field that is `None` is left as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configure {
+    /// The name that people see.
+    pub name: Option<String>,
+    /// The policy by name.
+    pub policy: Option<String>,
+    /// What this account has otherwise, whole.
+    pub overrides: Option<Overrides>,
+}
+
 /// What became of a command.
 #[derive(Clone, Debug)]
 pub struct Done {
@@ -145,6 +156,43 @@ impl Books {
             }
         }
         Err(CommandError::Contended(account.clone()))
+    }
+
+    /// Changes the rules of an account into what `edit` makes of its book as it stands: for changes of some fields only, or
+    /// only if a field is still what somebody saw. `edit` may be asked several times, each time with a newer book. It moves no
+    /// money and so has no idempotency key: repeated, it changes nothing.
+    pub async fn configure<E: From<CommandError>>(
+        &self,
+        account: &AccountId,
+        edit: impl Fn(&Book) -> Result<Configure, E> + Send + Sync,
+    ) -> Result<Done, E> {
+        for _ in 0..TRIES_MAX {
+            let read = self.store.read(account, &[]).await;
+            let read = read.map_err(CommandError::from)?;
+            let snapshot =
+                read.ok_or_else(|| CommandError::from(StoreError::NoAccount(account.clone())))?;
+            let Configure {
+                name,
+                policy,
+                overrides,
+            } = edit(&snapshot.book)?;
+            if let Some(policy) = &policy {
+                self.check_policy(policy)?;
+            }
+            let action = Action::Configure {
+                name,
+                policy,
+                overrides,
+            };
+            let command = Command {
+                idempotency_key: None,
+                action,
+            };
+            if let Some(done) = self.attempt(snapshot, &command).await? {
+                return Ok(done);
+            }
+        }
+        Err(CommandError::Contended(account.clone()).into())
     }
 
     /// One try; `None` if somebody else wrote first.

@@ -119,7 +119,12 @@ impl Catalog {
         expected: u64,
         prices: Vec<Price>,
     ) -> Result<u64, CatalogError> {
-        PriceBook::new(0, prices.clone())?;
+        // As they will be read: with those of the configuration, or a book that is too large would be stored for good.
+        let stored = Layer {
+            prices: prices.clone(),
+            ..Layer::default()
+        };
+        merge(&self.configured, stored, 0, 0)?;
         self.put(store, PRICES, expected, &prices).await
     }
 

@@ -12,7 +12,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -21,7 +21,7 @@ use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
-use crate::store::KeyRecord;
+use crate::store::{KeyRecord, UsageRow};
 use crate::usage::Tally;
 
 mod account;
@@ -32,7 +32,7 @@ mod key;
 mod purse;
 
 pub use account::{Account, Rules};
-pub use cell::{Cell, CellId};
+pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Gcra, Rate, TooSoon};
 pub use hold::Hold;
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
@@ -71,11 +71,29 @@ pub struct Engine {
     keys: DashMap<Fingerprint, Arc<Key>, BuildHasherDefault<LowBits>>,
     by_id: DashMap<KeyId, ById, foldhash::fast::RandomState>,
     accounts: DashMap<AccountId, Arc<Account>, foldhash::fast::RandomState>,
-    models: DashMap<Box<str>, ModelName, foldhash::fast::RandomState>,
+    models: DashMap<Box<str>, ModelId, foldhash::fast::RandomState>,
+    /// Model names by number, without the first, which is none.
+    model_names: RwLock<Vec<ModelName>>,
     unknown: Unknown,
+    shared: Arc<Shared>,
+}
+
+/// What all accounts of an engine share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Accounts with settled calls to publish. Each stands in it once, so there are never more than are loaded.
     dirty: Mutex<Vec<Arc<Account>>>,
     exposure: AtomicI64,
     overshoot: AtomicI64,
+}
+
+impl Shared {
+    fn enqueue(&self, account: Arc<Account>) {
+        self.dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(account);
+    }
 }
 
 /// A loaded key, and the secret it is found by once that was presented.
@@ -91,7 +109,7 @@ pub struct Ask<'a> {
     /// The model as the caller names it; `None` for calls that name none.
     pub model: Option<&'a str>,
     /// What the call is counted as: the model as [`Engine::model`] gives it.
-    pub counted_as: Option<&'a ModelName>,
+    pub counted_as: ModelId,
     /// Whether its price is known, or it is free.
     pub priced: bool,
     /// How much to set aside.
@@ -129,10 +147,9 @@ impl Engine {
             by_id: DashMap::default(),
             accounts: DashMap::default(),
             models: DashMap::default(),
+            model_names: RwLock::default(),
             unknown: Unknown::new(bounds.unknown_keys_max, bounds.unknown_key_time),
-            dirty: Mutex::default(),
-            exposure: AtomicI64::new(0),
-            overshoot: AtomicI64::new(0),
+            shared: Arc::default(),
         })
     }
 
@@ -148,64 +165,18 @@ impl Engine {
         Identified::NotLoaded(fingerprint)
     }
 
-    /// Admits a call or refuses it, in a fixed precedence. All or nothing: a refusal gives back what an earlier check took.
-    pub fn admit(self: &Arc<Self>, key: &Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, Denied> {
-        let account = key.account();
-        if let Some(reason) = key.standing(now).or_else(|| account.standing()) {
-            return Err(Denied::Refused(Refusal::new(reason)));
+    /// Admits a call or refuses it, in a fixed precedence. All or nothing: a refusal gives back what an earlier check took. The
+    /// key comes back with a denial.
+    pub fn admit(&self, key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
+        match check(&key, ask, now) {
+            Ok(()) => Ok(Hold::new(key, ask, now.wall.hour())),
+            Err(denied) => Err((key, denied)),
         }
-        if !key.allows(ask.model) {
-            return Err(Denied::Refused(Refusal::new(Reason::ModelNotAllowed)));
-        }
-        if !ask.priced {
-            return Err(Denied::Refused(Refusal::new(Reason::ModelNotPriced)));
-        }
-        if account.enter().is_err() {
-            let refusal = Refusal::after(Reason::ConcurrencyExceeded, CONCURRENCY_RETRY);
-            return Err(Denied::Refused(refusal));
-        }
-        let rate = account.rate();
-        if let Some(Err(TooSoon(wait))) = rate.map(|rate| account.gcra().take(rate, now.mono)) {
-            account.leave();
-            return Err(Denied::Refused(Refusal::after(Reason::QpsExceeded, wait)));
-        }
-        if let Err(wait) = key.take(now.mono) {
-            rate.into_iter()
-                .for_each(|rate| account.gcra().give_back(rate));
-            account.leave();
-            return Err(Denied::Refused(Refusal::after(
-                Reason::KeyLimitExceeded,
-                wait,
-            )));
-        }
-        if let Err(denied) = hold(account, ask.amount, now) {
-            key.give_back();
-            rate.into_iter()
-                .for_each(|rate| account.gcra().give_back(rate));
-            account.leave();
-            return Err(denied);
-        }
-        let cell = key.last_cell.get(key, ask.counted_as, now.wall.hour());
-        let unsettled = account.rules().policy.unsettled;
-        Ok(Hold::new(
-            Arc::clone(self),
-            Arc::clone(key),
-            cell,
-            ask,
-            unsettled,
-        ))
     }
 
     /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything.
-    pub fn late(
-        self: &Arc<Self>,
-        key: &Arc<Key>,
-        counted_as: Option<&ModelName>,
-        now: Now,
-    ) -> Hold {
-        let account = key.account();
-        account.enter_anyway();
-        let cell = key.last_cell.get(key, counted_as, now.wall.hour());
+    pub fn late(&self, key: Arc<Key>, counted_as: ModelId, now: Now) -> Hold {
+        key.account().enter_anyway();
         let ask = Ask {
             model: None,
             counted_as,
@@ -213,26 +184,40 @@ impl Engine {
             amount: Amount::ZERO,
             worst: Amount::ZERO,
         };
-        Hold::new(
-            Arc::clone(self),
-            Arc::clone(key),
-            cell,
-            ask,
-            account.rules().policy.unsettled,
-        )
+        Hold::new(key, ask, now.wall.hour())
     }
 
-    /// A model by name, told apart from others while there is room; `None` once there is none.
-    pub fn model(&self, name: &str) -> Option<ModelName> {
+    /// A model by name, told apart from others while there is room; `None` once there is none, or for what is not a name.
+    pub fn model(&self, name: &str) -> Option<ModelId> {
         if let Some(model) = self.models.get(name) {
-            return Some(model.clone());
-        }
-        if self.models.len() >= MODELS_MAX {
-            return None;
+            return Some(*model);
         }
         let model = ModelName::new(name).ok()?;
-        self.models.insert(name.into(), model.clone());
-        Some(model)
+        let mut names = self
+            .model_names
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Another may have been faster between the look and the lock.
+        if let Some(model) = self.models.get(name) {
+            return Some(*model);
+        }
+        if names.len() >= MODELS_MAX {
+            return None;
+        }
+        names.push(model);
+        let id = ModelId(u32::try_from(names.len()).ok()?);
+        self.models.insert(name.into(), id);
+        Some(id)
+    }
+
+    /// The name of a model; `None` for [`ModelId::NONE`].
+    pub fn model_name(&self, model: ModelId) -> Option<ModelName> {
+        let index = usize::try_from(model.0.checked_sub(1)?).ok()?;
+        self.model_names
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(index)
+            .cloned()
     }
 
     /// A loaded account.
@@ -260,8 +245,35 @@ impl Engine {
         rules: Rules,
         own_rows: impl Iterator<Item = (CellId, Tally)>,
     ) -> Arc<Account> {
-        let fresh = || Arc::new(Account::new(id.clone(), rules, own_rows));
+        let fresh = || {
+            Arc::new(Account::new(
+                id.clone(),
+                rules,
+                Arc::clone(&self.shared),
+                own_rows,
+            ))
+        };
         Arc::clone(&self.accounts.entry(id.clone()).or_insert_with(fresh))
+    }
+
+    /// The cells that a replica goes on counting into after a restart in the same hour, from its own rows.
+    pub(crate) fn own_cells(&self, hour: Hour, rows: &[UsageRow]) -> Vec<(CellId, Tally)> {
+        let mine = rows.iter().filter(|row| row.hour == Some(hour));
+        let cell = |row: &UsageRow| {
+            let model = match &row.model {
+                None => ModelId::NONE,
+                Some(name) => self.model(name.as_str())?,
+            };
+            Some((
+                CellId {
+                    hour,
+                    key: row.key.clone(),
+                    model,
+                },
+                row.tally,
+            ))
+        };
+        mine.filter_map(cell).collect()
     }
 
     /// Lets go of an account and its keys. Calls in flight end as they would have.
@@ -322,27 +334,71 @@ impl Engine {
         self.unknown.clear();
     }
 
-    fn queue(&self, account: Arc<Account>) {
-        self.dirty
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(account);
-    }
-
-    /// The accounts with settled calls since the last time. Each stands in it once, so there are never more than are loaded.
+    /// The accounts with settled calls since the last time.
     pub(crate) fn take_dirty(&self) -> Vec<Arc<Account>> {
-        std::mem::take(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut self
+                .shared
+                .dirty
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// By how much all open holds together can be exceeded, as far as that is known: the published bound of P3.
     pub fn overshoot_bound(&self) -> Amount {
-        Amount::from_nanos(self.exposure.load(Relaxed))
+        Amount::from_nanos(self.shared.exposure.load(Relaxed))
     }
 
     /// By how much settled calls have exceeded their holds, since the start.
     pub fn overshoot_seen(&self) -> Amount {
-        Amount::from_nanos(self.overshoot.load(Relaxed))
+        Amount::from_nanos(self.shared.overshoot.load(Relaxed))
     }
+}
+
+/// Every check in its order; what one took is given back when a later one refuses.
+fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+    let refuse = |reason| Err(Denied::Refused(Refusal::new(reason)));
+    let account = key.account();
+    if let Some(reason) = key.standing(now).or_else(|| account.standing()) {
+        return refuse(reason);
+    }
+    if !key.allows(ask.model) {
+        return refuse(Reason::ModelNotAllowed);
+    }
+    if !ask.priced {
+        return refuse(Reason::ModelNotPriced);
+    }
+    if account.enter().is_err() {
+        return Err(Denied::Refused(Refusal::after(
+            Reason::ConcurrencyExceeded,
+            CONCURRENCY_RETRY,
+        )));
+    }
+    check_rates(key, ask, now).inspect_err(|_| account.leave())
+}
+
+fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+    let account = key.account();
+    let rate = account.rate();
+    if let Some(Err(TooSoon(wait))) = rate.map(|rate| account.gcra().take(rate, now.mono)) {
+        return Err(Denied::Refused(Refusal::after(Reason::QpsExceeded, wait)));
+    }
+    let give_back = || {
+        rate.into_iter()
+            .for_each(|rate| account.gcra().give_back(rate))
+    };
+    if let Err(wait) = key.take(now.mono) {
+        give_back();
+        return Err(Denied::Refused(Refusal::after(
+            Reason::KeyLimitExceeded,
+            wait,
+        )));
+    }
+    hold(account, ask.amount, now).inspect_err(|_| {
+        key.give_back();
+        give_back();
+    })
 }
 
 /// The last check: money, from a lease that is still good.
@@ -381,24 +437,6 @@ impl Hasher for LowBits {
     fn write_u128(&mut self, value: u128) {
         self.0 = value as u64;
     }
-}
-
-/// The cells that a replica goes on counting into after a restart in the same hour.
-pub(crate) fn own_cells(
-    hour: Hour,
-    rows: &[crate::store::UsageRow],
-) -> impl Iterator<Item = (CellId, Tally)> + use<'_> {
-    let mine = move |row: &&crate::store::UsageRow| row.hour == Some(hour);
-    rows.iter().filter(mine).map(move |row| {
-        (
-            CellId {
-                hour,
-                key: row.key.clone(),
-                model: row.model.clone(),
-            },
-            row.tally,
-        )
-    })
 }
 
 #[cfg(test)]

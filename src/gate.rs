@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now};
-use crate::engine::{Ask, Denied, Engine, Hold, Key};
+use crate::engine::{Ask, Denied, Engine, Hold, Key, ModelId};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::money::Amount;
 use crate::pricing::Price;
@@ -15,6 +15,9 @@ use crate::refusal::{Reason, Refusal};
 use crate::route::{OnMissingUsage, OnUpstreamError, Terms};
 use crate::sync::SyncHandle;
 use crate::telemetry::Metrics;
+
+pub mod dialect;
+pub mod headers;
 
 mod charge;
 mod holds;
@@ -64,7 +67,7 @@ pub struct Ticket {
     gate: Arc<Gate>,
     hold: Hold,
     key: Arc<Key>,
-    model: Option<ModelName>,
+    model: ModelId,
     price: Option<Arc<Price>>,
     foreseen: Foreseen,
     on_missing_usage: OnMissingUsage,
@@ -90,6 +93,30 @@ enum Priced {
     At(Arc<Price>),
     Free,
     Unknown,
+}
+
+/// A hold with what it was taken under.
+struct Taken {
+    hold: Hold,
+    price: Option<Arc<Price>>,
+    model: ModelId,
+}
+
+/// What to set aside, and the most that the call can cost as far as that is known.
+fn amounts(
+    key: &Key,
+    price: Option<&Price>,
+    foreseen: Foreseen,
+    amount: Option<Amount>,
+) -> Result<(Amount, Amount), Refusal> {
+    let by_rule = match price {
+        None => (Amount::ZERO, Amount::ZERO),
+        // A call that could cost more than there is money in the world is one that nobody can pay.
+        Some(price) => foreseen
+            .hold(price, key.account().rules().policy.hold)
+            .ok_or(Refusal::new(Reason::InsufficientBalance))?,
+    };
+    Ok(amount.map_or(by_rule, |amount| (amount, by_rule.1.max(amount))))
 }
 
 impl Gate {
@@ -141,22 +168,21 @@ impl Gate {
             } else {
                 self.price(model, &key)
             };
-            let taken = self.take(&key, model, priced, foreseen, None, now).await?;
-            let Some((hold, price, model)) = taken else {
+            let taken = self
+                .take(Arc::clone(&key), model, priced, foreseen, None, now)
+                .await?;
+            let Some(Taken { hold, price, model }) = taken else {
                 continue;
             };
-            let (on_missing_usage, on_upstream_error) =
-                (terms.on_missing_usage, terms.on_upstream_error);
-            let gate = Arc::clone(self);
             return Ok(Ticket {
-                gate,
+                gate: Arc::clone(self),
                 hold,
                 key,
                 model,
                 price,
                 foreseen,
-                on_missing_usage,
-                on_upstream_error,
+                on_missing_usage: terms.on_missing_usage,
+                on_upstream_error: terms.on_upstream_error,
                 admitted: now,
             });
         }
@@ -167,50 +193,50 @@ impl Gate {
     /// instead of what the account's rule says.
     async fn take(
         &self,
-        key: &Arc<Key>,
+        mut key: Arc<Key>,
         model: Option<&str>,
         priced: Priced,
         foreseen: Foreseen,
         amount: Option<Amount>,
-        now: Now,
-    ) -> Result<Option<(Hold, Option<Arc<Price>>, Option<ModelName>)>, Refusal> {
-        let account = key.account();
+        mut now: Now,
+    ) -> Result<Option<Taken>, Refusal> {
         let (priced, price) = match priced {
             Priced::At(price) => (true, Some(price)),
             Priced::Free => (true, None),
             Priced::Unknown => (false, None),
         };
-        let rule = account.rules().policy.hold;
-        let by_rule = match &price {
-            None => (Amount::ZERO, Amount::ZERO),
-            // A call that could cost more than there is money in the world is one that nobody can pay.
-            Some(price) => foreseen
-                .hold(price, rule)
-                .ok_or(Refusal::new(Reason::InsufficientBalance))?,
-        };
-        let (amount, worst) = amount.map_or(by_rule, |amount| (amount, by_rule.1.max(amount)));
-        let counted_as = model.and_then(|model| self.counted_as(model, price.as_deref()));
+        let (amount, worst) = amounts(&key, price.as_deref(), foreseen, amount)?;
+        let counted_as = model.map_or(ModelId::NONE, |model| {
+            self.counted_as(model, price.as_deref())
+        });
         let ask = Ask {
             model,
-            counted_as: counted_as.as_ref(),
+            counted_as,
             priced,
             amount,
             worst,
         };
-        let mut now = now;
         let until = now.mono.plus(self.sync.refill_wait());
         loop {
-            match self.engine.admit(key, ask, now) {
-                Ok(hold) => return Ok(Some((hold, price, counted_as))),
-                Err(Denied::Refused(refusal)) => return Err(refusal),
-                Err(Denied::Lease) if account.retired() => return Ok(None),
-                Err(Denied::Lease) => {}
+            key = match self.engine.admit(key, ask, now) {
+                Ok(hold) => {
+                    return Ok(Some(Taken {
+                        hold,
+                        price,
+                        model: counted_as,
+                    }));
+                }
+                Err((_, Denied::Refused(refusal))) => return Err(refusal),
+                Err((key, Denied::Lease)) => key,
+            };
+            if key.account().retired() {
+                return Ok(None);
             }
             let left = until.since(now.mono);
             if left.is_zero() {
                 return Err(Refusal::new(Reason::InsufficientBalance));
             }
-            match tokio::time::timeout(left, self.sync.refill(account, amount)).await {
+            match tokio::time::timeout(left, self.sync.refill(key.account(), amount)).await {
                 Ok(answered) => answered?,
                 Err(_) => {
                     return Err(Refusal::after(
@@ -237,13 +263,15 @@ impl Gate {
 
     /// The name that a model's usage stands under. Callers choose model names, so when there are too many, or one is not a
     /// name, its usage stands under the pattern that priced it.
-    fn counted_as(&self, model: &str, price: Option<&Price>) -> Option<ModelName> {
+    fn counted_as(&self, model: &str, price: Option<&Price>) -> ModelId {
         let pattern = || price.map_or("", |price| price.pattern.trim_end_matches('*'));
         let named = self
             .engine
             .model(model)
             .or_else(|| self.engine.model(pattern()));
-        named.or_else(|| ModelName::new(OTHER_MODELS).ok())
+        named
+            .or_else(|| self.engine.model(OTHER_MODELS))
+            .unwrap_or(ModelId::NONE)
     }
 
     /// Counts a decision. Its time is taken of every sixteenth or so: a second clock reading would be a tenth of the decision.
@@ -289,8 +317,8 @@ impl Ticket {
     }
 
     /// What its usage stands under.
-    pub fn model(&self) -> Option<&str> {
-        self.model.as_ref().map(ModelName::as_str)
+    pub fn model(&self) -> Option<ModelName> {
+        self.gate.engine.model_name(self.model)
     }
 
     /// How much is set aside.

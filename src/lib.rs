@@ -1,9 +1,12 @@
 //! Tollgate.
+pub mod admin;
 pub mod app;
 pub mod books;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod demo;
 pub mod engine;
 pub mod gate;
@@ -14,6 +17,7 @@ pub mod money;
 pub mod policy;
 pub mod pricing;
 pub mod proto;
+pub mod proxy;
 pub mod refusal;
 pub mod route;
 pub mod store;

@@ -316,7 +316,8 @@ pub trait Store: Send + Sync + 'static {
         to: Hour,
     ) -> Result<Vec<UsageRow>, StoreError>;
 
-    /// Accounts whose spend changed after a sequence number, ascending; each stands once, at its last change.
+    /// Accounts whose spend changed after a sequence number, ascending; each stands once, at its last change. One may be listed
+    /// again without a change: its values are totals, so that says nothing new.
     async fn spend_since(&self, after: u64, limit: usize) -> Result<Vec<AccountSpend>, StoreError>;
 
     /// A document that belongs to no account (the price book, the policies), with its version.

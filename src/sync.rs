@@ -15,12 +15,13 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
+pub(crate) use drive::ROUNDS_PER_LOOK;
 pub use line::Times;
 
 use crate::books::Books;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Monotonic, Now};
-use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest, own_cells};
+use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
 use crate::money::Amount;
@@ -244,7 +245,7 @@ impl SyncHandle {
             return LiveView::default();
         };
         let mut line = entry.line();
-        line.collect(&entry.account, self.0.clock.now());
+        line.collect(&entry.account, &self.0.engine, self.0.clock.now());
         LiveView {
             held: line.held(&entry.account),
             unpublished: line.unpublished(),
@@ -367,13 +368,12 @@ impl Sync {
         };
         let now = self.clock.now();
         let book = &opened.snapshot.book;
+        let cells = self.engine.own_cells(hour, &opened.usage);
         let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
-        let account = self
-            .engine
-            .load(id.clone(), rules, own_cells(hour, &opened.usage));
+        let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
         let entry = Entry {
             account,
-            line: Mutex::new(Line::new(&opened, now)),
+            line: Mutex::new(Line::new(&opened, &cells, now)),
             waiting: AtomicI64::new(0),
             changed: Notify::new(),
             observing: AtomicBool::new(false),

@@ -1,15 +1,14 @@
-//! Placeholder.
-use crate::gate::{Charge, End};
-use crate::refusal::Reason;
-use std::time::Duration;
-/// Metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics;
-impl Metrics {
-    /// A decision.
-    pub fn decided(&self, _refused: Option<Reason>) {}
-    /// Its time.
-    pub fn decision_time(&self, _took: Duration) {}
-    /// A charge.
-    pub fn charged(&self, _end: End, _charge: &Charge) {}
-}
+//! What tollgate says about itself: log lines and metrics. Every metric is named here, nowhere else; what they count is up to
+//! their callers.
+
+pub mod labels;
+pub mod logging;
+mod metrics;
+mod render;
+mod stripes;
+mod watched;
+
+pub use labels::{Drained, StatusClass, StoreOp, UpstreamError};
+pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
+pub(crate) use render::CONTENT_TYPE;
+pub use watched::Watched;

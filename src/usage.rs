@@ -11,12 +11,12 @@ pub enum Meter {
     Request,
     /// Input tokens that were not cached.
     Input,
+    /// Output tokens that are not reasoning.
+    Output,
     /// Input tokens read from a cache.
     CachedInput,
     /// Input tokens written to a cache.
     CacheWrite,
-    /// Output tokens that are not reasoning.
-    Output,
     /// Reasoning tokens.
     Reasoning,
     /// Images made.
@@ -37,9 +37,9 @@ impl Meter {
     pub const ALL: [Self; Self::COUNT] = [
         Self::Request,
         Self::Input,
+        Self::Output,
         Self::CachedInput,
         Self::CacheWrite,
-        Self::Output,
         Self::Reasoning,
         Self::Image,
         Self::AudioSecond,

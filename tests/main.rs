@@ -2,9 +2,16 @@
 
 // `cfg(test)` is always true here. It tells clippy that helpers in these modules are tests too, and may unwrap.
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod sdk;
+#[cfg(test)]
 mod store;
+#[cfg(test)]
 mod support;

@@ -15,6 +15,7 @@ mod books;
 mod embedded;
 mod leases;
 mod model;
+mod redis;
 mod usage;
 
 use std::any::Any;
@@ -48,6 +49,12 @@ macro_rules! suite {
                 super::$module::$case(&super::embedded::fixture()).await;
             })*)*
         }
+        mod on_redis {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$module::$case(&super::redis::fixture().await).await;
+            })*)*
+        }
     };
 }
 
@@ -65,7 +72,8 @@ suite! {
         a_digest_belongs_to_one_key
         documents_are_compared_and_set
         changes_are_told
-        concurrent_commits_all_land;
+        concurrent_commits_all_land
+        concurrent_keys_all_land;
     leases: a_message_is_applied_once
         a_lost_reply_is_answered_with_what_stands
         a_store_that_lost_data_is_healed

@@ -52,16 +52,15 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub(super) struct CallerArgs {
     /// Who calls, by the first line of standard input: the secret
-    #[arg(long)]
+    #[arg(long, required_unless_present = "key", conflicts_with = "key")]
     secret_stdin: bool,
     /// Who calls, by the key's id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "account")]
     key: Option<String>,
-    /// Who pays, for calls that belong to no key
-    #[arg(long, value_name = "ID")]
+    /// The account that the key belongs to
+    #[arg(long, value_name = "ID", requires = "key")]
     account: Option<String>,
 }
 
@@ -74,9 +73,6 @@ pub(super) struct CostArgs {
     /// What it cost
     #[arg(long)]
     amount: Option<Amount>,
-    /// The whole hold
-    #[arg(long)]
-    whole: bool,
 }
 
 fn count(text: &str) -> Result<v1::MeterCount, String> {
@@ -95,8 +91,8 @@ impl CallerArgs {
         if self.secret_stdin {
             return Ok(Some(Caller::Secret(secret_from_stdin()?)));
         }
-        let key = self.key.map(Caller::KeyId);
-        Ok(key.or(self.account.map(Caller::AccountId)))
+        let name = self.account.zip(self.key);
+        Ok(name.map(|(account_id, key_id)| Caller::Key(v1::KeyName { account_id, key_id })))
     }
 }
 
@@ -104,7 +100,6 @@ impl CostArgs {
     fn cost(self) -> Cost {
         match self.amount {
             Some(of) => Cost::Amount(amount(of)),
-            None if self.whole => Cost::WholeHold(()),
             None => Cost::Counts(v1::MeterCounts { counts: self.count }),
         }
     }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::cell::{Cell, CellId};
+use super::Shared;
+use super::cell::{Cell, CellId, ModelId};
 use super::gcra::{Gcra, Rate};
 use super::purse::Purse;
 use crate::clock::{Hour, Monotonic};
@@ -35,6 +36,8 @@ struct Hot {
     concurrency: AtomicU32,
     /// 0 is good standing; else the index of a [`Reason`] plus one.
     standing: AtomicU8,
+    /// Whether a hold that nobody settles is charged.
+    charge_unsettled: AtomicBool,
     /// Whether an account with nothing left is refused also what costs nothing.
     needs_something: AtomicBool,
     /// Whether the account waits in the engine's list of accounts to publish.
@@ -50,6 +53,7 @@ pub struct Account {
     id: AccountId,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
+    shared: Arc<Shared>,
 }
 
 /// What an account's calls go by, beyond the words above. Replaced whole when the book or the policy changes.
@@ -76,6 +80,7 @@ impl Account {
     pub(super) fn new(
         id: AccountId,
         rules: Rules,
+        shared: Arc<Shared>,
         own_rows: impl Iterator<Item = (CellId, Tally)>,
     ) -> Self {
         let cell = |(id, tally): (CellId, Tally)| (id.clone(), Arc::new(Cell::new(id, &tally)));
@@ -88,6 +93,7 @@ impl Account {
             id,
             rules: ArcSwap::from_pointee(rules.clone()),
             cells: Mutex::new(cells),
+            shared,
         };
         account.follow(rules);
         account
@@ -186,6 +192,15 @@ impl Account {
         self.hot.in_flight.load(Relaxed)
     }
 
+    pub(super) fn charges_unsettled(&self) -> bool {
+        self.hot.charge_unsettled.load(Relaxed)
+    }
+
+    /// What all accounts of an engine share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     pub(super) fn needs_something(&self) -> bool {
         self.hot.needs_something.load(Relaxed)
     }
@@ -232,14 +247,16 @@ impl Account {
         Arc::clone(cell)
     }
 
-    /// Queues a cell for publishing. Returns whether the account must now be queued too.
-    pub(super) fn queue(&self, cell: Arc<Cell>) -> bool {
+    /// Queues a cell for publishing, and the account with it.
+    pub(super) fn queue(self: &Arc<Self>, cell: Arc<Cell>) {
         self.cells
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .dirty
             .push(cell);
-        !self.hot.dirty.swap(true, Relaxed)
+        if !self.hot.dirty.swap(true, Relaxed) {
+            self.shared.enqueue(Arc::clone(self));
+        }
     }
 
     /// The cells that changed since the last time.
@@ -281,25 +298,25 @@ impl Account {
 pub(super) struct LastCell(ArcSwapOption<Cell>);
 
 impl LastCell {
-    /// The cell for a model and hour, from here or from the account.
-    pub(super) fn get(
+    /// Does something with the cell of a model and hour, from here or from the account.
+    pub(super) fn with<T>(
         &self,
         key: &super::Key,
-        model: Option<&crate::id::ModelName>,
+        model: ModelId,
         hour: Hour,
-    ) -> Arc<Cell> {
-        if let Some(cell) = self.0.load().as_ref() {
-            let id = cell.id();
-            if id.hour == hour && id.model.as_ref() == model {
-                return Arc::clone(cell);
-            }
+        act: impl FnOnce(&Arc<Cell>) -> T,
+    ) -> T {
+        if let Some(cell) = self.0.load().as_ref()
+            && cell.is_for(model, hour)
+        {
+            return act(cell);
         }
         let cell = key.account().cell(CellId {
             hour,
             key: key.id().clone(),
-            model: model.cloned(),
+            model,
         });
         self.0.store(Some(Arc::clone(&cell)));
-        cell
+        act(&cell)
     }
 }

@@ -4,50 +4,47 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cell::Cell;
-use super::{Engine, Key};
+use super::cell::ModelId;
+use super::{Ask, Key};
+use crate::clock::Hour;
 use crate::money::Amount;
-use crate::policy::Unsettled;
 use crate::usage::{Certainty, Counts, Meter};
 
 /// What is set aside for one call.
 #[must_use = "dropping a hold ends it"]
 #[derive(Debug)]
 pub struct Hold {
+    /// `None` once it has ended.
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    engine: Arc<Engine>,
     key: Arc<Key>,
-    cell: Arc<Cell>,
     amount: Amount,
     /// The most the call can cost beyond the hold, as far as that is known.
     excess: Amount,
-    unsettled: Unsettled,
+    /// The hour it was admitted in: its usage stands under it.
+    hour: Hour,
+    model: ModelId,
 }
 
 impl Hold {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        key: Arc<Key>,
-        cell: Arc<Cell>,
-        amounts: super::Ask<'_>,
-        unsettled: Unsettled,
-    ) -> Self {
-        let excess = amounts.worst.saturating_sub(amounts.amount).or_zero();
+    pub(super) fn new(key: Arc<Key>, ask: Ask<'_>, hour: Hour) -> Self {
+        let excess = ask.worst.saturating_sub(ask.amount).or_zero();
         if excess.is_positive() {
-            engine.exposure.fetch_add(excess.nanos(), Relaxed);
+            key.account()
+                .shared()
+                .exposure
+                .fetch_add(excess.nanos(), Relaxed);
         }
         Self {
             open: Some(Open {
-                engine,
                 key,
-                cell,
-                amount: amounts.amount,
+                amount: ask.amount,
                 excess,
-                unsettled,
+                hour,
+                model: ask.counted_as,
             }),
         }
     }
@@ -80,12 +77,11 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
-        match open.unsettled {
-            Unsettled::Release => open.release(),
-            Unsettled::Charge => {
-                let (cost, counts) = (open.amount, Counts::default().with(Meter::Request, 1));
-                open.settle(cost, Certainty::Estimated, &counts);
-            }
+        if open.key.account().charges_unsettled() {
+            let (cost, counts) = (open.amount, Counts::default().with(Meter::Request, 1));
+            open.settle(cost, Certainty::Estimated, &counts);
+        } else {
+            open.release();
         }
     }
 }
@@ -94,12 +90,16 @@ impl Open {
     fn settle(self, cost: Amount, certainty: Certainty, counts: &Counts) {
         let account = self.key.account();
         account.purse().settle(self.amount, cost);
-        if self.cell.count(cost, certainty, counts) && account.queue(Arc::clone(&self.cell)) {
-            self.engine.queue(Arc::clone(account));
-        }
+        self.key
+            .last_cell
+            .with(&self.key, self.model, self.hour, |cell| {
+                if cell.count(cost, certainty, counts) {
+                    account.queue(Arc::clone(cell));
+                }
+            });
         let over = cost.saturating_sub(self.amount);
         if over.is_positive() {
-            self.engine.overshoot.fetch_add(over.nanos(), Relaxed);
+            account.shared().overshoot.fetch_add(over.nanos(), Relaxed);
         }
         self.end();
     }
@@ -110,9 +110,13 @@ impl Open {
     }
 
     fn end(self) {
-        self.key.account().leave();
+        let account = self.key.account();
+        account.leave();
         if self.excess.is_positive() {
-            self.engine.exposure.fetch_sub(self.excess.nanos(), Relaxed);
+            account
+                .shared()
+                .exposure
+                .fetch_sub(self.excess.nanos(), Relaxed);
         }
     }
 }

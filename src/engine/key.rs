@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use super::Account;
 use super::account::LastCell;
 use super::gcra::{Gcra, Rate};
-use crate::clock::{Monotonic, Now};
+use crate::clock::{Monotonic, Now, Timestamp};
 use crate::id::KeyId;
 use crate::refusal::Reason;
 use crate::store::KeyRecord;
@@ -64,26 +64,43 @@ pub fn digest(secret: &[u8]) -> String {
         .collect()
 }
 
-/// A key with the account that pays for it.
+/// A key with the account that pays for it. What every call looks at comes first, on the cache line of the `Arc`'s counts.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Key {
     account: Arc<Account>,
-    record: KeyRecord,
-    rate: Option<Rate>,
-    gcra: Gcra,
     pub(super) last_cell: LastCell,
+    /// Nanoseconds since 1970; `i64::MAX` is never.
+    expires: i64,
+    revoked: bool,
+    any_model: bool,
+    limited: bool,
+    rest: Box<Rest>,
+}
+
+/// What few calls look at.
+#[derive(Debug)]
+struct Rest {
+    gcra: Gcra,
+    rate: Option<Rate>,
+    record: KeyRecord,
 }
 
 impl Key {
     /// A key as stored. Its own rate starts with a whole burst.
     pub(super) fn new(account: Arc<Account>, record: KeyRecord) -> Self {
-        let rate = record.qps.map(|qps| Rate::per_second(qps, qps));
         Self {
             account,
-            record,
-            rate,
-            gcra: Gcra::default(),
             last_cell: LastCell::default(),
+            expires: record.expires.map_or(i64::MAX, Timestamp::nanos),
+            revoked: record.revoked.is_some(),
+            any_model: record.models.is_empty(),
+            limited: record.qps.is_some(),
+            rest: Box::new(Rest {
+                gcra: Gcra::default(),
+                rate: record.qps.map(|qps| Rate::per_second(qps, qps)),
+                record,
+            }),
         }
     }
 
@@ -94,28 +111,25 @@ impl Key {
 
     /// Its id: not the secret.
     pub const fn id(&self) -> &KeyId {
-        &self.record.id
+        &self.rest.record.id
     }
 
     /// As stored.
     pub const fn record(&self) -> &KeyRecord {
-        &self.record
+        &self.rest.record
     }
 
     /// Whether it is this key of this account, as stored.
     pub(super) fn is(&self, account: &Arc<Account>, record: &KeyRecord) -> bool {
-        Arc::ptr_eq(&self.account, account) && self.record == *record
+        Arc::ptr_eq(&self.account, account) && self.rest.record == *record
     }
 
     /// Why it is refused at an instant, if it is. At its expiry exactly, it has expired.
     pub(super) fn standing(&self, now: Now) -> Option<Reason> {
-        if self.record.revoked.is_some() {
+        if self.revoked {
             return Some(Reason::KeyRevoked);
         }
-        match self.record.expires {
-            Some(at) if at <= now.wall => Some(Reason::KeyExpired),
-            _ => None,
-        }
+        (self.expires <= now.wall.nanos()).then_some(Reason::KeyExpired)
     }
 
     /// Whether it may use a model: any if it names none.
@@ -125,21 +139,28 @@ impl Key {
             (None, Some(model)) => pattern == model,
             (_, None) => false,
         };
-        self.record.models.is_empty() || self.record.models.iter().any(matches)
+        self.any_model || self.rest.record.models.iter().any(matches)
     }
 
     /// Takes one call's worth of the key's own rate.
     pub(super) fn take(&self, now: Monotonic) -> Result<(), Duration> {
-        match self.rate {
+        match self.own_rate() {
             None => Ok(()),
-            Some(rate) => self.gcra.take(rate, now).map_err(|early| early.0),
+            Some((gcra, rate)) => gcra.take(rate, now).map_err(|early| early.0),
         }
     }
 
     pub(super) fn give_back(&self) {
-        if let Some(rate) = self.rate {
-            self.gcra.give_back(rate);
+        if let Some((gcra, rate)) = self.own_rate() {
+            gcra.give_back(rate);
         }
+    }
+
+    fn own_rate(&self) -> Option<(&Gcra, Rate)> {
+        if !self.limited {
+            return None;
+        }
+        self.rest.rate.map(|rate| (&self.rest.gcra, rate))
     }
 }
 

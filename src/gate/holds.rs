@@ -8,10 +8,10 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::charge::{self, Charge, Foreseen};
-use super::{End, Gate, Priced};
+use super::{End, Gate, Priced, Taken};
 use crate::clock::{Now, Timestamp};
-use crate::engine::{Hold, Key};
-use crate::id::{AccountId, KeyId, ModelName};
+use crate::engine::{Hold, Key, ModelId};
+use crate::id::{AccountId, KeyId};
 use crate::money::Amount;
 use crate::policy::Unsettled;
 use crate::pricing::Price;
@@ -121,7 +121,7 @@ pub(super) struct Holds {
 struct Kept {
     grant: HoldGrant,
     key: Arc<Key>,
-    model: Option<ModelName>,
+    model: ModelId,
     price: Option<Arc<Price>>,
     expires: Now,
     state: State,
@@ -195,10 +195,10 @@ impl Gate {
                 choices: 1,
             };
             let amount = request.amount.map(Amount::or_zero);
-            let Some((hold, price, model)) = self
-                .take(&key, model, priced, foreseen, amount, now)
-                .await?
-            else {
+            let taken = self
+                .take(Arc::clone(&key), model, priced, foreseen, amount, now)
+                .await?;
+            let Some(Taken { hold, price, model }) = taken else {
                 continue;
             };
             let most = key.account().rules().policy.hold_time();
@@ -262,7 +262,7 @@ impl Gate {
             // Nothing is set aside any more: the charge lands on what there is.
             State::Expired | State::Ended(_) => {
                 self.engine
-                    .late(&kept.key, kept.model.as_ref(), self.clock.now())
+                    .late(Arc::clone(&kept.key), kept.model, self.clock.now())
             }
         };
         charge::end(hold, Some(charge));
@@ -288,6 +288,12 @@ impl Gate {
             }
         }
         Ok(())
+    }
+
+    /// The unit of a hold's account; `None` if there is no such hold here.
+    pub fn hold_unit(&self, id: &str) -> Option<String> {
+        let kept = self.holds.open.get(id)?;
+        Some(kept.key.account().rules().unit.clone())
     }
 
     /// Ends holds whose time is over, as their accounts' policies say, and forgets those that ended long ago. Returns how many

@@ -1,5 +1,5 @@
 //! The store for one machine: one redb file in a data directory. No Redis needed to try tollgate, or to run one node for good.
-//! The protocol's rules are in [`accounts`], what is only read in [`listings`], the tables in [`tables`].
+//! The protocol's rules are in `accounts`, what is only read in `listings`, the tables in `tables`.
 //!
 //! redb blocks, so every call runs on tokio's blocking threads. One transaction per call; a write is durable (fsync) before its
 //! call returns. Writers wait in line without holding a thread. A call whose future is dropped may still be carried out.

@@ -19,7 +19,7 @@ const BATCH: usize = 512;
 const AGAIN_MAX: u32 = 4;
 
 /// Rounds between two looks at all leased accounts, for heartbeats, idle leases and old hours.
-const ROUNDS_PER_LOOK: u32 = 10;
+pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 
 /// How long a part that died waits before it is started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
@@ -149,7 +149,7 @@ impl Sync {
             let report = self.round(Round::Leaving).await?;
             let unsettled = |entry: &Entry| {
                 let mut line = entry.line();
-                line.collect(&entry.account, self.clock.now());
+                line.collect(&entry.account, &self.engine, self.clock.now());
                 line.is_in_flight() || line.unpublished().is_positive()
             };
             if !self.lines.iter().any(|entry| unsettled(&entry)) {
@@ -183,7 +183,7 @@ impl Sync {
         let mut entries = Vec::new();
         for entry in &self.lines {
             let mut line = entry.line();
-            line.collect(&entry.account, now);
+            line.collect(&entry.account, &self.engine, now);
             line.forget(&entry.account, now);
             leased = leased.saturating_add(line.leased());
             held = held.saturating_add(line.held(&entry.account));
@@ -251,9 +251,9 @@ impl Sync {
 
     fn message(&self, entry: &Entry, leaving: bool, now: Now) -> Option<Publish> {
         let need = Amount::from_nanos(entry.waiting.load(SeqCst));
-        entry
-            .line()
-            .message(&entry.account, need, leaving, &self.settings.times, now)
+        let mut line = entry.line();
+        line.collect(&entry.account, &self.engine, now);
+        line.message(&entry.account, need, leaving, &self.settings.times, now)
     }
 
     /// Takes in an answer and does what it asks for. Returns whether to say it again.
@@ -337,7 +337,7 @@ impl Sync {
             changed.as_mut().enable();
             let (in_flight, unsaid) = {
                 let mut line = entry.line();
-                line.collect(&entry.account, self.clock.now());
+                line.collect(&entry.account, &self.engine, self.clock.now());
                 (line.is_in_flight(), line.unpublished().is_positive())
             };
             if in_flight {

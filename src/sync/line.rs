@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::clock::{Hour, Monotonic, Now};
-use crate::engine::{Account, Cell, CellId, Rules};
+use crate::engine::{Account, Cell, CellId, Engine, Rules};
 use crate::id::{KeyId, ModelName};
 use crate::ledger::Book;
 use crate::money::Amount;
@@ -103,15 +103,9 @@ pub(super) struct Next {
 }
 
 impl Line {
-    /// An account as it was taken up.
-    pub(super) fn new(opened: &Opened, now: Now) -> Self {
+    /// An account as it was taken up, with the cells that go on from what this replica published before.
+    pub(super) fn new(opened: &Opened, cells: &[(CellId, Tally)], now: Now) -> Self {
         let lifetime = opened.usage.iter().filter(|row| row.hour.is_none());
-        let hours = opened.usage.iter().filter_map(|row| Some((row.hour?, row)));
-        let id = |(hour, row): (Hour, &UsageRow)| CellId {
-            hour,
-            key: row.key.clone(),
-            model: row.model.clone(),
-        };
         let Opened { snapshot, row, .. } = opened;
         Self {
             seq: row.seq,
@@ -121,9 +115,7 @@ impl Line {
             },
             ceiling: row.spend,
             spend: row.spend,
-            collected: hours
-                .map(|(hour, row)| (id((hour, row)), row.tally))
-                .collect(),
+            collected: cells.iter().cloned().collect(),
             lifetime: lifetime
                 .map(|row| ((row.key.clone(), row.model.clone()), row.tally))
                 .collect(),
@@ -147,27 +139,28 @@ impl Line {
     }
 
     /// Takes in what the cells have counted since the last time.
-    pub(super) fn collect(&mut self, account: &Account, now: Now) {
+    pub(super) fn collect(&mut self, account: &Account, engine: &Engine, now: Now) {
         for cell in account.take_dirty() {
-            self.collect_cell(&cell);
+            let model = engine.model_name(cell.id().model);
+            self.collect_cell(&cell, model);
             self.demand.last_used = now.mono;
         }
     }
 
-    fn collect_cell(&mut self, cell: &Cell) {
+    fn collect_cell(&mut self, cell: &Cell, model: Option<ModelName>) {
         let (id, tally) = (cell.id(), cell.collect());
         let before = self.collected.insert(id.clone(), tally).unwrap_or_default();
         let fresh = tally.since(&before);
         self.spend = self
             .spend
             .saturating_add(Amount::from_nanos(fresh.cost_nanos));
-        let (key, model) = (id.key.clone(), id.model.clone());
+        let CellId { hour, key, .. } = id;
         let total = self
             .lifetime
             .entry((key.clone(), model.clone()))
             .or_default();
         total.add(&fresh);
-        for (hour, tally) in [(Some(id.hour), tally), (None, *total)] {
+        for (hour, tally) in [(Some(hour), tally), (None, *total)] {
             let row = UsageRow {
                 hour,
                 key: key.clone(),
@@ -181,7 +174,8 @@ impl Line {
     /// Whether there is something to say, if nobody waits for more.
     pub(super) fn has_news(&self, account: &Account, times: &Times, now: Now) -> bool {
         let leased = self.ceiling > self.spend;
-        let heartbeat = leased && now.mono.since(self.last_ok) >= times.lease / 3;
+        let heartbeat = leased
+            && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
         let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
         heartbeat || idle || !self.unsent.is_empty() || self.spend != self.acked.spend
     }
@@ -233,7 +227,6 @@ impl Line {
         if self.in_flight.is_some() {
             return None;
         }
-        self.collect(account, now);
         if need.is_positive() {
             self.demand.last_used = now.mono;
             self.demand.last_need = need;

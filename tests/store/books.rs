@@ -398,3 +398,27 @@ pub(super) async fn concurrent_commits_all_land(f: &Fixture) {
     let due: Vec<_> = (1..=20).map(|n| format!("a/{n}")).collect();
     assert_eq!(ids, due, "each once, in the order of the ledger");
 }
+
+pub(super) async fn concurrent_keys_all_land(f: &Fixture) {
+    seed(&*f.store, "a", 0).await;
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let store = Arc::clone(&f.store);
+            tokio::spawn(async move {
+                let record = key("a", &format!("k{n}"), &format!("d{n}"));
+                for _ in 0..200 {
+                    let version = snapshot(&*store, "a").await.version;
+                    if store.put_key(version, record.clone()).await.unwrap() != Stored::Conflict {
+                        return;
+                    }
+                }
+                panic!("200 conflicts");
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(f.store.keys(&account("a")).await.unwrap().len(), 20);
+    assert_eq!(snapshot(&*f.store, "a").await.version, 21, "one for each");
+}

@@ -84,6 +84,18 @@ async fn a_restart_keeps_everything_and_lapses_the_leases_of_others() {
     );
 }
 
+#[tokio::test]
+async fn the_feed_of_events_is_bounded() {
+    let f = fixture();
+    let mut commit = plain(0, book("a", 5), 5);
+    commit.book.events = 100_002;
+    commit.events = (1..=100_002).map(|n| event("a", n)).collect();
+    f.store.commit(commit).await.unwrap();
+    let oldest = f.store.events(0, 1).await.unwrap();
+    assert_eq!(oldest, [(3, event("a", 3))]);
+    assert_eq!(f.store.events(3, usize::MAX).await.unwrap().len(), 99_999);
+}
+
 #[test]
 fn a_second_process_is_refused() {
     let dir = TempDir::new().unwrap();

@@ -32,6 +32,20 @@ pub(super) async fn a_message_is_applied_once(f: &Fixture) {
     };
     let again = send(store, &speaker.replica, message.clone()).await;
     assert_eq!(again, ignored, "the same message again");
+    // What counts is the number, even where the rest would fit what stands.
+    for seq in [0, 1] {
+        let reused = Publish {
+            seq,
+            believed: first.standing,
+            new: Standing {
+                spend: nano(31),
+                committed: nano(130),
+            },
+            ..message.clone()
+        };
+        let answer = send(store, &speaker.replica, reused).await;
+        assert_eq!(answer, ignored, "number {seq} again");
+    }
     speaker.believed = first.standing;
     speaker.spend = 31;
     let second = speaker.say(store, 0, 0, 0).await;

@@ -1,6 +1,10 @@
 //! What the integration tests share: a core over a real store, and waiting for a condition.
 
+pub(crate) mod edge;
+pub(crate) mod http;
 pub(crate) mod node;
+pub(crate) mod redis;
+pub(crate) mod upstream;
 
 use std::time::Duration;
 

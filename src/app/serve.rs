@@ -1,0 +1,299 @@
+//! From a checked configuration to a running process and back: build, serve until told to stop, drain, say the last word.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Core, Parts, StartError, random};
+use crate::clock::Clock;
+use crate::config::{Config, Listen, StoreKind};
+use crate::id::ReplicaId;
+use crate::store::embedded::Embedded;
+use crate::store::redis::{self, RedisStore};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Watched, logging};
+use crate::{admin, config, control, proxy};
+
+/// Between two looks for what is due by the clock alone.
+const STEWARD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the last word to the store may take, once everything has drained.
+const LAST_WORD_MAX: Duration = Duration::from_secs(10);
+
+/// Threads of the runtime that syncs and serves everything but the proxy, whose workers have their own: sync and control are
+/// little work, and two threads keep one slow answer from holding up the other.
+const RUNTIME_THREADS: usize = 2;
+
+/// Why the process does not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The parts do not fit together.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store cannot be opened.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The proxy cannot start.
+    #[error("proxy: {0}")]
+    Proxy(#[from] proxy::StartError),
+    /// The control API cannot start.
+    #[error("control: {0}")]
+    Control(#[from] control::StartError),
+    /// The admin edge cannot start.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// A worker of the proxy died.
+    #[error("proxy: {0}")]
+    Worker(#[from] proxy::WorkerDied),
+    /// Logging cannot start.
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
+    /// The operating system.
+    #[error("runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// Not everything reached the store before the end.
+    #[error("the store did not take the last charges: {0}")]
+    LastWord(StoreError),
+}
+
+/// Serves as the configuration says, until SIGTERM or SIGINT; then drains and syncs. Blocks.
+pub fn serve(config: Config) -> Result<(), ServeError> {
+    logging::init(&config.log)?;
+    runtime()?.block_on(async {
+        let running = start(config, Clock::system()).await?;
+        tracing::info!(
+            proxy = %running.proxy_addr,
+            control = %running.control_addr,
+            admin = %running.admin_addr,
+            replica = %running.core.replica,
+            "serving"
+        );
+        stop_signal().await?;
+        running.stop().await
+    })
+}
+
+/// The runtime that all edges but the proxy's workers share.
+pub fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_signal() -> Result<(), std::io::Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    Ok(())
+}
+
+/// A process that serves.
+pub struct Running {
+    /// The shared parts.
+    pub core: Arc<Core>,
+    /// Where clients call.
+    pub proxy_addr: SocketAddr,
+    /// Where the control API is.
+    pub control_addr: Listen,
+    /// Where health, readiness and metrics are.
+    pub admin_addr: SocketAddr,
+    proxy: proxy::Running,
+    control: control::Running,
+    admin: admin::Running,
+    background: Vec<Task>,
+    stop_calls: watch::Sender<bool>,
+    stop_control: watch::Sender<bool>,
+}
+
+/// A task that ends with whoever keeps it.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts everything. Nothing is left running by an error.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> {
+    let metrics = config.metrics();
+    let (store, replica) = open_store(&config, &clock).await?;
+    let store: Arc<dyn Store> = Arc::new(Watched::new(store, metrics.clone(), clock.clone()));
+    let core = Core::new(Parts {
+        store,
+        replica,
+        layer: config.catalog.clone(),
+        clock: clock.clone(),
+        sync: config.sync_settings(),
+        bounds: config.bounds(),
+        holds_max: config.engine.holds_max,
+        metrics,
+    })?;
+    if let Err(error) = core.catalog.load(&*core.store).await {
+        tracing::warn!(%error, "the store's prices and policies are not known yet; the configured ones apply");
+    }
+    let sync = core.sync.clone();
+    let syncing = Task(tokio::spawn(async move { sync.run().await }));
+    let steward = Task(tokio::spawn(steward(Arc::clone(&core))));
+
+    let drain = config.shutdown.drain_max;
+    let (stop_calls, calls_stopped) = watch::channel(false);
+    let (stop_control, control_stopped) = watch::channel(false);
+    let admin_source: Arc<dyn admin::Source> = Arc::clone(&core) as Arc<dyn admin::Source>;
+    let admin = admin::serve(&config.admin, admin_source, calls_stopped.clone()).await?;
+    let control = control::serve(
+        Arc::clone(&core),
+        control_settings(&config),
+        control_stopped,
+    )
+    .await?;
+    let settings = proxy_settings(&config.proxy);
+    let proxy = proxy::serve(
+        &core.gate,
+        &clock,
+        &settings,
+        &config.routes,
+        &calls_stopped,
+        drain,
+    )?;
+    Ok(Running {
+        proxy_addr: proxy.local_addr,
+        control_addr: control
+            .local_addr
+            .map_or(config.control.listen, Listen::Tcp),
+        admin_addr: admin.local_addr,
+        core,
+        proxy,
+        control,
+        admin,
+        background: vec![syncing, steward],
+        stop_calls,
+        stop_control,
+    })
+}
+
+impl Running {
+    /// Stops in the order that loses nothing: no new calls, those in flight end or are cut (and settle), then the control API,
+    /// then the last word to the store. Health and metrics answer until the end.
+    pub async fn stop(self) -> Result<(), ServeError> {
+        let Self {
+            core,
+            proxy,
+            control,
+            admin,
+            background,
+            stop_calls,
+            stop_control,
+            ..
+        } = self;
+        // A receiver that is gone has stopped already.
+        let _ = stop_calls.send(true);
+        let drained = proxy.join().await;
+        let _ = stop_control.send(true);
+        // It ends with its drain's time at the latest; a panic in it was reported where it happened.
+        let _ = control.join.await;
+        drop(background);
+        let last_word = core.sync.close(LAST_WORD_MAX).await;
+        admin.stop().await;
+        drained?;
+        match last_word {
+            Ok(report) => tracing::info!(accounts = report.accounts, "everything is in the store"),
+            Err(error) => return Err(ServeError::LastWord(error)),
+        }
+        Ok(())
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    clock: &Clock,
+) -> Result<(Arc<dyn Store>, ReplicaId), ServeError> {
+    match &config.store.kind {
+        StoreKind::Embedded => {
+            let (dir, clock) = (config.store.data_dir.clone(), clock.clone());
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, clock)).await;
+            let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+            let replica = store.replica();
+            Ok((Arc::new(store), replica))
+        }
+        StoreKind::Redis(settings) => {
+            let store = RedisStore::connect(redis::Settings {
+                url: settings.url.expose().to_owned(),
+                prefix: settings.prefix.clone(),
+                connect_timeout: settings.connect_timeout,
+                response_timeout: settings.response_timeout,
+            })?;
+            Ok((Arc::new(store), new_replica()?))
+        }
+    }
+}
+
+/// A name for this run. Spend counters live in memory, so a replica that starts again must not go on under a name whose
+/// counters it does not have: its last messages may still be on their way.
+fn new_replica() -> Result<ReplicaId, StartError> {
+    let name: String = random::<8>()?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    ReplicaId::new(&format!("r-{name}")).map_err(StartError::Replica)
+}
+
+/// What is due by the clock alone, apart from the sync.
+async fn steward(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(STEWARD_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let expired = core.gate.expire_holds();
+        if expired > 0 {
+            tracing::info!(expired, "holds ended by themselves");
+        }
+    }
+}
+
+fn proxy_settings(config: &config::ProxySettings) -> proxy::Settings {
+    let tls = config.tls.as_ref();
+    proxy::Settings {
+        listen: config.listen,
+        workers: config.worker_count(),
+        tls: tls.map(|tls| proxy::TlsFiles {
+            cert_file: tls.cert.clone(),
+            key_file: tls.key.clone(),
+        }),
+        connections_max: config.connections_max,
+        header_bytes_max: config.header_bytes_max,
+        headers_max: config.headers_max,
+        client_timeout: config.header_timeout,
+        drains_max: config.drains_max,
+    }
+}
+
+fn control_settings(config: &Config) -> control::Settings {
+    let listen = match &config.control.listen {
+        Listen::Tcp(address) => control::Listen::Tcp(*address),
+        Listen::Unix(path) => control::Listen::Unix(path.clone()),
+    };
+    let tls = config.control.tls.as_ref().map(|tls| control::Tls {
+        cert: tls.server.cert.clone(),
+        key: tls.server.key.clone(),
+        client_ca: tls.client_ca.clone(),
+    });
+    control::Settings {
+        listen,
+        token: config
+            .control
+            .token
+            .as_ref()
+            .map(|token| token.expose().to_owned()),
+        tls,
+        drain: config.shutdown.drain_max,
+    }
+}

@@ -1,0 +1,176 @@
+//! `[[prices]]` and `[policies.NAME]`. What prices and policies mean is not known here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Value;
+
+use super::reader::Reader;
+use super::values::{amount, amount_or_zero, choice, count, text};
+use crate::catalog::{Layer, POLICIES_MAX};
+use crate::policy::{HoldRule, Policy};
+use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
+use crate::usage::Meter;
+
+pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
+    let sections = root.list("prices");
+    if sections.len() > PATTERNS_MAX {
+        root.problem(
+            "prices",
+            &format!("has {} tables; there may be {PATTERNS_MAX}", sections.len()),
+        );
+    }
+    let mut patterns = BTreeSet::new();
+    let prices = sections
+        .into_iter()
+        .filter_map(|section| price(section, &mut patterns))
+        .collect();
+    let named = root.named("policies");
+    if named.len() > POLICIES_MAX {
+        root.problem(
+            "policies",
+            &format!("has {} tables; there may be {POLICIES_MAX}", named.len()),
+        );
+    }
+    let mut policies = BTreeMap::new();
+    for (name, section) in named {
+        if !policy_name(&name) {
+            section.problem(
+                "",
+                "is no name for a policy; write at most 64 of the characters A-Z a-z 0-9 . _ -",
+            );
+        }
+        policies.insert(name, policy(section));
+    }
+    Layer { prices, policies }
+}
+
+fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Price> {
+    let pattern = section.need("pattern", "\"gpt-4o*\"", text);
+    let unit = section.need("unit", "\"USD\"", unit);
+    let max_output = section.read("max_output", count(1..=u64::MAX));
+    let no_rates = !section.has("rates");
+    if no_rates {
+        section.problem(
+            "rates",
+            "is missing; write rates.input = { price = \"2.50\", per = \"million\" }, or rates.request = \"0.00\" \
+             for a model that costs nothing",
+        );
+    }
+    let rates: BTreeMap<Meter, Rate> = section.entries("rates", false, rate).into_iter().collect();
+    let price = Price {
+        pattern: pattern?,
+        unit: unit?,
+        rates,
+        max_output,
+    };
+    if !patterns.insert(price.pattern.clone()) {
+        section.problem(
+            "pattern",
+            &format!(
+                "is \"{}\", which has a price above; keep one of them",
+                price.pattern
+            ),
+        );
+        return None;
+    }
+    match PriceBook::new(0, vec![price.clone()]) {
+        Ok(_) => Some(price),
+        Err(error) => {
+            section.problem("pattern", &error.to_string());
+            None
+        }
+    }
+}
+
+/// `"0.01"` is for one; `{ price = "2.50", per = "million" }` says for how many.
+fn rate(meter: &str, value: &Value) -> Result<(Meter, Rate), String> {
+    let Some(meter) = Meter::from_name(meter) else {
+        let names: Vec<_> = Meter::ALL.into_iter().map(Meter::name).collect();
+        return Err(format!(
+            "the name before it is no meter; the meters are: {}",
+            names.join(", ")
+        ));
+    };
+    let hint = "write \"0.01\" for the price of one, or { price = \"2.50\", per = \"million\" }";
+    let Value::Table(table) = value else {
+        let price =
+            amount_or_zero(value).map_err(|problem| format!("{problem}; a rate: {hint}"))?;
+        return Ok((
+            meter,
+            Rate {
+                price,
+                per: Per::Unit,
+            },
+        ));
+    };
+    let odd = table
+        .keys()
+        .find(|key| !["price", "per"].contains(&key.as_str()));
+    let (Some(price), None) = (table.get("price"), odd) else {
+        return Err(hint.into());
+    };
+    let price = amount_or_zero(price).map_err(|problem| format!("price: {problem}"))?;
+    let per = table
+        .get("per")
+        .map(choice)
+        .transpose()
+        .map_err(|problem: String| format!("per: {problem}"))?;
+    let per = per.unwrap_or_default();
+    Ok((meter, Rate { price, per }))
+}
+
+fn unit(value: &Value) -> Result<String, String> {
+    let text = text(value)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if text.len() <= 16 && text.bytes().all(plain) {
+        return Ok(text);
+    }
+    Err("write at most 16 letters, digits, _ or -, such as \"USD\"".into())
+}
+
+fn policy(mut section: Reader<'_>) -> Policy {
+    let default = Policy::default();
+    let policy = Policy {
+        block_when: section
+            .read("block_when", choice)
+            .unwrap_or(default.block_when),
+        credit_limit: section
+            .read("credit_limit", amount_or_zero)
+            .unwrap_or(default.credit_limit),
+        hold: section.read("hold", hold).unwrap_or(default.hold),
+        hold_ms_max: section
+            .read("hold_ms_max", count(1..=86_400_000))
+            .unwrap_or(default.hold_ms_max),
+        unsettled: section
+            .read("unsettled", choice)
+            .unwrap_or(default.unsettled),
+        qps: section.read("qps", count(1..=u32::MAX.into())),
+        burst: section.read("burst", count(1..=u32::MAX.into())),
+        concurrency: section.read("concurrency", count(1..=u32::MAX.into())),
+        low_balance: section.read("low_balance", amount),
+        store_outage: section
+            .read("store_outage", choice)
+            .unwrap_or(default.store_outage),
+    };
+    // The policy's own word is the last one: a rule added there must not be forgotten here.
+    for problem in policy.problems() {
+        section.problem("", &problem);
+    }
+    policy
+}
+
+fn hold(value: &Value) -> Result<HoldRule, String> {
+    let hint = || "write \"max\", \"none\", { capped = \"0.50\" } or { fixed = \"0.01\" }, the amount zero or more";
+    let rule = choice(value).map_err(|_| hint())?;
+    match rule {
+        HoldRule::Capped(amount) | HoldRule::Fixed(amount) if amount.is_negative() => {
+            Err(hint().into())
+        }
+        rule => Ok(rule),
+    }
+}
+
+fn policy_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
+}

@@ -1,0 +1,201 @@
+//! CreditService: money in and corrections. Each request becomes one command of the ledger.
+
+use tonic::{Request, Response, Status};
+
+use super::Control;
+use super::account::remaining;
+use super::errors::{Fault, answer};
+use super::pages::{Filter, ROWS, cut};
+use crate::id::AccountId;
+use crate::ledger::{Action, Command};
+use crate::proto::convert::{
+    account_id, amount_from, block, entry, key_id, model, note, timestamp_from, token,
+    token_or_none,
+};
+use crate::proto::v1::{self, credit_service_server::CreditService};
+
+#[tonic::async_trait]
+impl CreditService for Control {
+    async fn recharge(
+        &self,
+        request: Request<v1::RechargeRequest>,
+    ) -> Result<Response<v1::RechargeResponse>, Status> {
+        let moved = self.recharged(request.into_inner()).await;
+        answer(moved.map(|moved| v1::RechargeResponse {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    }
+
+    async fn grant(
+        &self,
+        request: Request<v1::GrantRequest>,
+    ) -> Result<Response<v1::GrantResponse>, Status> {
+        let moved = self.granted(request.into_inner()).await;
+        answer(moved.map(|moved| v1::GrantResponse {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    }
+
+    async fn adjust(
+        &self,
+        request: Request<v1::AdjustRequest>,
+    ) -> Result<Response<v1::AdjustResponse>, Status> {
+        let moved = self.adjusted(request.into_inner()).await;
+        answer(moved.map(|moved| v1::AdjustResponse {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    }
+
+    async fn late_charge(
+        &self,
+        request: Request<v1::LateChargeRequest>,
+    ) -> Result<Response<v1::LateChargeResponse>, Status> {
+        let moved = self.charged_late(request.into_inner()).await;
+        answer(moved.map(|moved| v1::LateChargeResponse {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    }
+
+    async fn list_credit_blocks(
+        &self,
+        request: Request<v1::ListCreditBlocksRequest>,
+    ) -> Result<Response<v1::ListCreditBlocksResponse>, Status> {
+        answer(self.credit_blocks(request.into_inner()).await)
+    }
+}
+
+/// What all that moves money answers.
+struct Moved {
+    entry: v1::Entry,
+    account: v1::Account,
+    replayed: bool,
+}
+
+impl Control {
+    async fn recharged(&self, request: v1::RechargeRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        let order_id = token("order_id", &request.order_id)?;
+        let expires = timestamp_from("expire_time", request.expire_time.as_ref())?;
+        let note = note("note", &request.note)?;
+        let unit = self.0.units.of(&id).await?;
+        let action = Action::Recharge {
+            amount: amount_from("amount", request.amount.as_ref(), &unit)?,
+            order_id,
+            priority: request.priority,
+            expires,
+            note,
+        };
+        self.move_money(&id, request_id, action).await
+    }
+
+    async fn granted(&self, request: v1::GrantRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        let order_id = token_or_none("order_id", &request.order_id)?;
+        let expires = timestamp_from("expire_time", request.expire_time.as_ref())?;
+        let note = note("note", &request.note)?;
+        let unit = self.0.units.of(&id).await?;
+        let action = Action::Grant {
+            amount: amount_from("amount", request.amount.as_ref(), &unit)?,
+            order_id,
+            priority: request.priority,
+            expires,
+            note,
+        };
+        self.move_money(&id, request_id, action).await
+    }
+
+    async fn adjusted(&self, request: v1::AdjustRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        let note = note("note", &request.note)?;
+        let unit = self.0.units.of(&id).await?;
+        let amount = amount_from("amount", request.amount.as_ref(), &unit)?;
+        self.move_money(&id, request_id, Action::Adjust { amount, note })
+            .await
+    }
+
+    async fn charged_late(&self, request: v1::LateChargeRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        // The key may be long deleted: the charge lands all the same.
+        let key = match request.key_id.as_str() {
+            "" => None,
+            text => Some(key_id("key_id", text)?),
+        };
+        let model = match request.model.as_str() {
+            "" => None,
+            text => Some(model("model", text)?),
+        };
+        let note = note("note", &request.note)?;
+        let unit = self.0.units.of(&id).await?;
+        let action = Action::LateCharge {
+            amount: amount_from("amount", request.amount.as_ref(), &unit)?,
+            key,
+            model,
+            note,
+        };
+        self.move_money(&id, request_id, action).await
+    }
+
+    async fn move_money(
+        &self,
+        id: &AccountId,
+        request_id: String,
+        action: Action,
+    ) -> Result<Moved, Fault> {
+        let command = Command {
+            idempotency_key: Some(request_id),
+            action,
+        };
+        let done = self.core().books.run(id, command).await?;
+        self.refresh(id).await;
+        let book = &done.snapshot.book;
+        // Whatever moves money makes an entry, and a repeat gives the one that was made.
+        let made = done
+            .entry
+            .as_ref()
+            .ok_or_else(|| Fault::Corrupt(format!("a command of account `{id}` made no entry")))?;
+        Ok(Moved {
+            entry: entry(made, id.as_str(), &book.unit),
+            account: self.account(&done.snapshot, self.core().clock.now().wall),
+            replayed: done.replayed,
+        })
+    }
+
+    async fn credit_blocks(
+        &self,
+        mut request: v1::ListCreditBlocksRequest,
+    ) -> Result<v1::ListCreditBlocksResponse, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let size = ROWS.of(std::mem::take(&mut request.page_size))?;
+        let page_token = std::mem::take(&mut request.page_token);
+        let filter = Filter::new("ListCreditBlocks", &request);
+        let after = filter.number(&page_token)?.unwrap_or_default();
+        self.flush(&id).await;
+        let snapshot = self.read(&id).await?;
+        let unit = &snapshot.book.unit;
+        let mut blocks: Vec<_> = remaining(&snapshot)
+            .zip(1..)
+            .map(|((each, left), rank)| block(each, left, rank, unit))
+            .filter(|block| block.block_id > after)
+            .collect();
+        blocks.sort_by_key(|block| block.block_id);
+        let more = cut(&mut blocks, size);
+        let last = blocks.last().filter(|_| more);
+        let next = last.map(|last| filter.token(last.block_id));
+        Ok(v1::ListCreditBlocksResponse {
+            credit_blocks: blocks,
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+}

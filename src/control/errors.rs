@@ -1,0 +1,615 @@
+//! What the control API answers instead of a result: one closed list, and one match that gives each its status, its stable
+//! reason and its details. No other file makes a [`Status`].
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::books::CommandError;
+use crate::catalog::CatalogError;
+use crate::gate::{HoldError, HoldRefused};
+use crate::id::{AccountId, KeyId};
+use crate::ledger::Rejected;
+use crate::money::Amount;
+use crate::pricing::PriceError;
+use crate::proto::convert::{FieldError, FieldErrorKind, shown};
+use crate::refusal::{Reason, Refusal};
+use crate::store::StoreError;
+
+/// The domain of every `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "tollgate.dev";
+
+/// When to try a store again that is away: a few sync intervals.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// When to try again what others were faster at.
+const CONTENDED_RETRY: Duration = Duration::from_millis(100);
+
+/// When to follow again where too many follow.
+const FOLLOWERS_RETRY: Duration = Duration::from_secs(10);
+
+/// When to ask for a hold again where too many are open: about as long as a call takes.
+const HOLDS_RETRY: Duration = Duration::from_secs(1);
+
+/// How much text a status may carry: details travel in a header, and clients take 8 KiB of those.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// Why a request is not carried out. Nothing was changed, except as [`StoreError::Unavailable`] says.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A field is wrong.
+    Field(FieldError),
+    /// A page token that this API did not give out.
+    PageToken,
+    /// A page token of a request with other filters.
+    PageFilter,
+    /// No such thing.
+    NotFound(Thing, String),
+    /// An account names a policy that there is none of.
+    NoPolicy {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// The account exists.
+    AccountExists(AccountId),
+    /// The key exists.
+    KeyExists(KeyId),
+    /// The secret belongs to another key.
+    SecretInUse,
+    /// The idempotency key stands for another request.
+    RequestIdReused(String),
+    /// The order was counted, under another idempotency key.
+    OrderReused(String),
+    /// Somebody else wrote since.
+    Etag {
+        /// What the request says.
+        given: String,
+        /// What stands.
+        current: String,
+    },
+    /// Too many write at once.
+    Contended(String),
+    /// The book would leave the range of an amount.
+    OutOfRange,
+    /// The account has as many credit blocks as it may.
+    BlocksLimit(String),
+    /// There are as many prices or policies as there may be.
+    CatalogLimit(String),
+    /// The price stands in the configuration, which only its operator changes.
+    PriceConfigured(String),
+    /// The policy stands in the configuration, which only its operator changes.
+    PolicyConfigured(String),
+    /// The key is revoked, which is for good.
+    KeyRevoked(KeyId),
+    /// The request id stands for a hold of another key.
+    HoldIdReused,
+    /// As many holds are open as a replica keeps.
+    HoldsLimit(usize),
+    /// The hold was released.
+    HoldReleased(String),
+    /// The hold was settled.
+    HoldSettled(Amount),
+    /// The cost is beyond the range of an amount.
+    CostOverflow,
+    /// A call that is refused.
+    Refused(Refusal),
+    /// No token, or not as one is sent.
+    NoToken,
+    /// Another token.
+    WrongToken,
+    /// Too many followers.
+    Followers,
+    /// The store is away.
+    Unavailable(String),
+    /// The store holds what cannot be read.
+    Corrupt(String),
+    /// The operating system gives no randomness.
+    NoRandomness,
+}
+
+/// What can be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thing {
+    /// An account.
+    Account,
+    /// A key.
+    Key,
+    /// A policy.
+    Policy,
+    /// A price.
+    Price,
+    /// A hold.
+    Hold,
+}
+
+impl Thing {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Account => "ACCOUNT_NOT_FOUND",
+            Self::Key => "KEY_NOT_FOUND",
+            Self::Policy => "POLICY_NOT_FOUND",
+            Self::Price => "PRICE_NOT_FOUND",
+            Self::Hold => "HOLD_NOT_FOUND",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Key => "key",
+            Self::Policy => "policy",
+            Self::Price => "price",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+/// What a status is made of.
+struct Parts {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    retry: Option<Duration>,
+    metadata: Option<(&'static str, String)>,
+}
+
+impl Fault {
+    /// The one place where a fault gets its status, its reason and its words.
+    fn parts(&self) -> Parts {
+        let parts = |code, reason, message: String| Parts {
+            code,
+            reason,
+            message,
+            retry: None,
+            metadata: None,
+        };
+        match self {
+            Self::Field(error) => {
+                let reason = match error.kind {
+                    FieldErrorKind::Missing => "FIELD_REQUIRED",
+                    FieldErrorKind::Invalid => "FIELD_INVALID",
+                    FieldErrorKind::Unit => "UNIT_MISMATCH",
+                };
+                parts(Code::InvalidArgument, reason, error.to_string())
+            }
+            Self::PageToken => parts(
+                Code::InvalidArgument,
+                "PAGE_TOKEN_INVALID",
+                "page_token is not one that this method gave out; leave it empty for the first page".into(),
+            ),
+            Self::PageFilter => parts(
+                Code::InvalidArgument,
+                "PAGE_TOKEN_MISMATCH",
+                "page_token belongs to a request with other fields; repeat those of the first page, or start again \
+                 without it"
+                    .into(),
+            ),
+            Self::NotFound(thing, id) => parts(
+                Code::NotFound,
+                thing.reason(),
+                format!("there is no {} `{}`", thing.name(), shown(id)),
+            )
+            .about(thing.name(), id),
+            Self::NoPolicy { name, known } => parts(
+                Code::NotFound,
+                Thing::Policy.reason(),
+                format!("there is no policy `{name}`; the known ones are: {known}"),
+            )
+            .about("policy", name),
+            Self::AccountExists(id) => parts(
+                Code::AlreadyExists,
+                "ACCOUNT_EXISTS",
+                format!("account `{id}` exists already"),
+            )
+            .about("account", id.as_str()),
+            Self::KeyExists(id) => parts(
+                Code::AlreadyExists,
+                "KEY_EXISTS",
+                format!("key `{id}` exists already; a key's id is never used again"),
+            )
+            .about("key", id.as_str()),
+            Self::SecretInUse => parts(
+                Code::AlreadyExists,
+                "SECRET_IN_USE",
+                "the secret belongs to another key; choose another, or leave it out".into(),
+            ),
+            Self::RequestIdReused(id) => parts(
+                Code::AlreadyExists,
+                "IDEMPOTENCY_KEY_REUSED",
+                format!("request_id `{id}` was used for another request; give this one an id of its own"),
+            )
+            .about("request_id", id),
+            Self::OrderReused(id) => parts(
+                Code::AlreadyExists,
+                "ORDER_REUSED",
+                format!("order `{id}` was counted already, under another request_id"),
+            )
+            .about("order_id", id),
+            Self::Etag { given, current } => parts(
+                Code::Aborted,
+                "ETAG_MISMATCH",
+                format!("the etag is not `{}` any more; read again and repeat the change", shown(given)),
+            )
+            .about("etag", current),
+            Self::Contended(what) => parts(
+                Code::Aborted,
+                "CONTENDED",
+                format!("{what} is being changed by too many at once; try again"),
+            )
+            .after(Some(CONTENDED_RETRY)),
+            Self::OutOfRange => parts(
+                Code::OutOfRange,
+                "AMOUNT_OUT_OF_RANGE",
+                Rejected::OutOfRange.to_string(),
+            ),
+            Self::CostOverflow => parts(
+                Code::OutOfRange,
+                "AMOUNT_OUT_OF_RANGE",
+                "the cost is beyond the range of ±9223372036.854775807; the hold is as it was".into(),
+            ),
+            Self::BlocksLimit(message) => {
+                parts(Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT", message.clone())
+            }
+            Self::CatalogLimit(message) => {
+                parts(Code::ResourceExhausted, "CATALOG_LIMIT", message.clone())
+            }
+            Self::PriceConfigured(pattern) => parts(
+                Code::FailedPrecondition,
+                "PRICE_CONFIGURED",
+                format!("the price of `{pattern}` stands in the configuration; set another over it, or change the configuration"),
+            )
+            .about("pattern", pattern),
+            Self::PolicyConfigured(id) => parts(
+                Code::FailedPrecondition,
+                "POLICY_CONFIGURED",
+                format!("policy `{id}` stands in the configuration; set another over it, or change the configuration"),
+            )
+            .about("policy", id),
+            Self::KeyRevoked(id) => parts(
+                Code::FailedPrecondition,
+                Reason::KeyRevoked.name(),
+                format!("key `{id}` is revoked, which is for good; make another"),
+            )
+            .about("key", id.as_str()),
+            Self::HoldSettled(amount) => parts(
+                Code::FailedPrecondition,
+                "HOLD_SETTLED",
+                format!("the hold was settled to {amount}; CreditService.Adjust corrects a charge"),
+            )
+            .about("charged", amount.to_string()),
+            Self::HoldReleased(id) => parts(
+                Code::FailedPrecondition,
+                "HOLD_RELEASED",
+                format!("hold `{}` was released; CreditService.LateCharge charges what its call cost", shown(id)),
+            ),
+            Self::HoldIdReused => parts(
+                Code::AlreadyExists,
+                "IDEMPOTENCY_KEY_REUSED",
+                "request_id was used for a hold of another key; give this one an id of its own".into(),
+            ),
+            Self::HoldsLimit(most) => parts(
+                Code::ResourceExhausted,
+                "HOLDS_LIMIT",
+                format!("{most} holds are open on this replica, which is the most"),
+            )
+            .after(Some(HOLDS_RETRY)),
+            Self::Refused(refusal) => refused(*refusal),
+            Self::NoToken => parts(
+                Code::Unauthenticated,
+                "TOKEN_REQUIRED",
+                "send the control token as `authorization: Bearer TOKEN`".into(),
+            ),
+            Self::WrongToken => parts(
+                Code::Unauthenticated,
+                "TOKEN_WRONG",
+                "the bearer token is not the control token".into(),
+            ),
+            Self::Followers => parts(
+                Code::ResourceExhausted,
+                "FOLLOWERS_LIMIT",
+                format!("{} streams are open, which is the most", super::FOLLOWERS_MAX),
+            )
+            .after(Some(FOLLOWERS_RETRY)),
+            Self::Unavailable(message) => parts(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                format!("{message}; a request that moves money may be repeated under the same request_id"),
+            )
+            .after(Some(STORE_RETRY)),
+            Self::Corrupt(message) => parts(Code::DataLoss, "STORE_CORRUPT", message.clone()),
+            Self::NoRandomness => parts(
+                Code::Internal,
+                "NO_RANDOMNESS",
+                "the operating system gives no randomness to make a secret of".into(),
+            ),
+        }
+    }
+}
+
+impl Parts {
+    fn about(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.metadata = Some((name, shown(&value.into())));
+        self
+    }
+
+    fn after(mut self, wait: Option<Duration>) -> Self {
+        self.retry = wait;
+        self
+    }
+}
+
+/// A refusal of a hold. The one who asked is trusted; whom it asked for is not, so a bad key is no `UNAUTHENTICATED` here.
+fn refused(refusal: Refusal) -> Parts {
+    let (code, message) = match refusal.reason {
+        Reason::InsufficientBalance => (
+            Code::ResourceExhausted,
+            "less is left than the call is expected to cost",
+        ),
+        Reason::QpsExceeded => (
+            Code::ResourceExhausted,
+            "more calls per second than the account may make",
+        ),
+        Reason::ConcurrencyExceeded => (
+            Code::ResourceExhausted,
+            "more calls at once than the account may make",
+        ),
+        Reason::KeyLimitExceeded => (Code::ResourceExhausted, "the key's own limit is reached"),
+        Reason::AccountOverdue => (
+            Code::FailedPrecondition,
+            "the account is overdue; a recharge pays the debt first",
+        ),
+        Reason::AccountSuspended => (Code::FailedPrecondition, "the account is suspended"),
+        Reason::ReactivationRequired => (
+            Code::FailedPrecondition,
+            "the capability must be reactivated",
+        ),
+        Reason::RefundInProgress => (Code::FailedPrecondition, "a refund is in progress"),
+        Reason::AccountClosed => (Code::FailedPrecondition, "the account is closed"),
+        Reason::ModelNotPriced => (
+            Code::FailedPrecondition,
+            "no price is known for the model in the account's unit",
+        ),
+        Reason::KeyUnknown => (Code::PermissionDenied, "there is no such key"),
+        Reason::KeyRevoked => (Code::PermissionDenied, "the key is revoked"),
+        Reason::KeyExpired => (Code::PermissionDenied, "the key has expired"),
+        Reason::ModelNotAllowed => (Code::PermissionDenied, "the key may not use this model"),
+        Reason::StateUnavailable => (
+            Code::Unavailable,
+            "the account's state could not be had in time, or is too old to go on",
+        ),
+    };
+    let unavailable = (refusal.reason == Reason::StateUnavailable).then_some(STORE_RETRY);
+    Parts {
+        code,
+        reason: refusal.reason.name(),
+        message: message.into(),
+        retry: refusal.retry_after.or(unavailable),
+        metadata: None,
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let Parts {
+            code,
+            reason,
+            message,
+            retry,
+            metadata,
+        } = fault.parts();
+        let message: String = message.chars().take(MESSAGE_CHARS_MAX).collect();
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value));
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, DOMAIN, HashMap::from_iter(metadata));
+        if let Fault::Field(error) = &fault {
+            let problem: String = error.problem.chars().take(MESSAGE_CHARS_MAX).collect();
+            details.add_bad_request_violation(error.field.clone(), problem);
+        }
+        if matches!(fault, Fault::PageToken | Fault::PageFilter) {
+            details.add_bad_request_violation("page_token", message.clone());
+        }
+        if retry.is_some() {
+            details.set_retry_info(retry);
+        }
+        Self::with_error_details(code, message, details)
+    }
+}
+
+impl From<FieldError> for Fault {
+    fn from(error: FieldError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
+            StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
+        }
+    }
+}
+
+impl From<Rejected> for Fault {
+    fn from(rejected: Rejected) -> Self {
+        let message = rejected.to_string();
+        match rejected {
+            Rejected::NotPositive(_) | Rejected::NoAmount => {
+                Self::Field(FieldError::invalid("amount", message))
+            }
+            Rejected::NoNote => Self::Field(FieldError::missing(
+                "note",
+                "say why the balance is adjusted",
+            )),
+            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
+            Rejected::OutOfRange => Self::OutOfRange,
+            Rejected::TooManyBlocks => Self::BlocksLimit(message),
+        }
+    }
+}
+
+impl From<CommandError> for Fault {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Rejected(rejected) => rejected.into(),
+            CommandError::KeyReused(key) => Self::RequestIdReused(key),
+            CommandError::OrderReused(order) => Self::OrderReused(order),
+            CommandError::Exists(account) => Self::AccountExists(account),
+            CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
+            CommandError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CatalogError> for Fault {
+    fn from(error: CatalogError) -> Self {
+        let message = error.to_string();
+        match error {
+            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
+                Self::CatalogLimit(message)
+            }
+            CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
+            CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
+            CatalogError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<HoldRefused> for Fault {
+    fn from(refused: HoldRefused) -> Self {
+        match refused {
+            HoldRefused::Refusal(refusal) => Self::Refused(refusal),
+            HoldRefused::RequestIdReused => Self::HoldIdReused,
+            HoldRefused::TooMany(most) => Self::HoldsLimit(most),
+        }
+    }
+}
+
+impl From<HoldError> for Fault {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Unknown(id) => Self::NotFound(Thing::Hold, id),
+            HoldError::Settled(_, charge) => Self::HoldSettled(charge.amount),
+            HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
+            HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
+            HoldError::Overflow => Self::CostOverflow,
+        }
+    }
+}
+
+/// The answer of a method.
+pub(super) fn answer<T>(result: Result<T, Fault>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+/// An error with what it stems from: TLS errors hide the reason below themselves.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(fault: Fault, code: Code, reason: &str, retries: bool) {
+        let shown = format!("{fault:?}");
+        let status = Status::from(fault);
+        let details = status.get_error_details();
+        let info = details
+            .error_info()
+            .expect("every status carries its reason");
+        assert_eq!(
+            (status.code(), info.reason.as_str(), info.domain.as_str()),
+            (code, reason, DOMAIN),
+            "{shown}"
+        );
+        assert_eq!(details.retry_info().is_some(), retries, "{shown}");
+    }
+
+    #[test]
+    fn refusals_keep_their_reasons() {
+        for reason in Reason::ALL {
+            let status = Status::from(Fault::Refused(Refusal::new(reason)));
+            let details = status.get_error_details();
+            assert_eq!(details.error_info().unwrap().reason, reason.name());
+            assert_ne!(
+                status.code(),
+                Code::Unauthenticated,
+                "that is about the control token"
+            );
+        }
+        let wait = Duration::from_millis(120);
+        let status = Status::from(Fault::Refused(Refusal::after(Reason::QpsExceeded, wait)));
+        let details = status.get_error_details();
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(wait));
+    }
+
+    #[test]
+    fn what_may_be_repeated_says_when() {
+        check(
+            StoreError::Unavailable("x".into()).into(),
+            Code::Unavailable,
+            "STORE_UNAVAILABLE",
+            true,
+        );
+        check(
+            Fault::Contended("x".into()),
+            Code::Aborted,
+            "CONTENDED",
+            true,
+        );
+        check(
+            Fault::Followers,
+            Code::ResourceExhausted,
+            "FOLLOWERS_LIMIT",
+            true,
+        );
+        check(
+            Fault::RequestIdReused("x".into()),
+            Code::AlreadyExists,
+            "IDEMPOTENCY_KEY_REUSED",
+            false,
+        );
+        check(
+            Rejected::OutOfRange.into(),
+            Code::OutOfRange,
+            "AMOUNT_OUT_OF_RANGE",
+            false,
+        );
+    }
+
+    #[test]
+    fn a_wrong_field_is_a_violation() {
+        let status = Status::from(Fault::from(Rejected::NotPositive(Amount::ZERO)));
+        let details = status.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(
+            violations.first().map(|violation| violation.field.as_str()),
+            Some("amount")
+        );
+    }
+
+    #[test]
+    fn a_status_fits_into_a_header_whatever_was_sent() {
+        let huge = "x".repeat(1 << 20);
+        let error = FieldError::invalid("note", huge.clone());
+        for fault in [Fault::Field(error), Fault::NotFound(Thing::Account, huge)] {
+            let status = Status::from(fault);
+            assert!(status.message().len() + status.details().len() < 6_000);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Entries, credit blocks, events.
+
+use super::{FieldError, amount, required_enum, timestamp};
+use crate::ledger::{CreditBlock, CreditKind, Entry, EntryKind, Event, EventKind};
+use crate::money::Amount;
+use crate::proto::v1;
+
+/// What an entry records.
+pub const fn entry_kind(kind: EntryKind) -> v1::EntryKind {
+    match kind {
+        EntryKind::Configuration => v1::EntryKind::Configuration,
+        EntryKind::Recharge => v1::EntryKind::Recharge,
+        EntryKind::Grant => v1::EntryKind::Grant,
+        EntryKind::Adjustment => v1::EntryKind::Adjustment,
+        EntryKind::LateCharge => v1::EntryKind::LateCharge,
+        EntryKind::Usage => v1::EntryKind::Usage,
+        EntryKind::Expiry => v1::EntryKind::Expiry,
+    }
+}
+
+/// What happened.
+pub const fn event_kind(kind: EventKind) -> v1::EventKind {
+    match kind {
+        EventKind::AccountOpened => v1::EventKind::AccountOpened,
+        EventKind::AccountOverdue => v1::EventKind::AccountOverdue,
+        EventKind::AccountResumed => v1::EventKind::AccountResumed,
+        EventKind::BalanceLow => v1::EventKind::BalanceLow,
+        EventKind::CreditAdded => v1::EventKind::CreditAdded,
+        EventKind::CreditExpired => v1::EventKind::CreditExpired,
+    }
+}
+
+/// Kinds of entries to filter by: known ones only, so that a misspelt filter is not an empty listing.
+pub fn entry_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::EntryKind>, FieldError> {
+    let names =
+        "ENTRY_KIND_CONFIGURATION, _RECHARGE, _GRANT, _ADJUSTMENT, _LATE_CHARGE, _USAGE, _EXPIRY";
+    kinds(field, numbers, names)
+}
+
+/// Kinds of events to filter by.
+pub fn event_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::EventKind>, FieldError> {
+    let names = "EVENT_KIND_ACCOUNT_OPENED, _ACCOUNT_OVERDUE, _ACCOUNT_RESUMED, _BALANCE_LOW, \
+                 _CREDIT_ADDED, _CREDIT_EXPIRED";
+    kinds(field, numbers, names)
+}
+
+fn kinds<T: TryFrom<i32>>(field: &str, numbers: &[i32], names: &str) -> Result<Vec<T>, FieldError> {
+    let checked = |(index, number): (usize, &i32)| {
+        required_enum(&format!("{field}[{index}]"), *number, names)
+    };
+    numbers.iter().enumerate().map(checked).collect()
+}
+
+/// One line of an account's ledger.
+pub fn entry(entry: &Entry, account: &str, unit: &str) -> v1::Entry {
+    let money = |value| Some(amount(value, unit));
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    v1::Entry {
+        account_id: account.into(),
+        sequence: entry.sequence,
+        time: Some(timestamp(entry.time)),
+        kind: entry_kind(entry.kind).into(),
+        amount: money(entry.amount),
+        balance: money(entry.balance),
+        debt_paid: money(entry.debt_paid),
+        debt_made: money(entry.debt_made),
+        allocations: entry
+            .allocations
+            .iter()
+            .map(|part| v1::Allocation {
+                block_id: part.block,
+                amount: money(part.amount),
+            })
+            .collect(),
+        block_id: entry.block.unwrap_or_default(),
+        request_id: text(&entry.idempotency_key),
+        order_id: text(&entry.order_id),
+        key_id: entry
+            .key
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        model: entry
+            .model
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        note: entry.note.clone(),
+    }
+}
+
+/// A credit block, with what is left of it now and its place in the burn order.
+pub fn block(block: &CreditBlock, remaining: Amount, rank: u32, unit: &str) -> v1::CreditBlock {
+    let kind = match block.kind {
+        CreditKind::Bonus => v1::CreditKind::Bonus,
+        CreditKind::Paid => v1::CreditKind::Paid,
+    };
+    v1::CreditBlock {
+        block_id: block.id,
+        kind: kind.into(),
+        priority: block.priority,
+        effective_time: Some(timestamp(block.effective)),
+        expire_time: block.expires.map(timestamp),
+        granted: Some(amount(block.granted, unit)),
+        remaining: Some(amount(remaining, unit)),
+        order_id: block.order_id.clone().unwrap_or_default(),
+        burn_rank: rank,
+    }
+}
+
+/// An event at its place in the feed.
+pub fn event(sequence: u64, event: &Event, unit: &str) -> v1::Event {
+    v1::Event {
+        sequence,
+        event_id: event.id.clone(),
+        account_id: event.account.to_string(),
+        time: Some(timestamp(event.time)),
+        kind: event_kind(event.kind).into(),
+        balance: Some(amount(event.balance, unit)),
+        amount: Some(amount(event.amount, unit)),
+    }
+}

@@ -1,0 +1,118 @@
+//! One client's connection, as its requests and its watchdog see it. How bytes get on and off it is up to the wire.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use http::HeaderValue;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::worker::Worker;
+
+/// One client's connection. One thread runs all that touches it; the atomics are there because futures must be `Send`, and
+/// are relaxed because each guards nothing but itself.
+pub(super) struct Client {
+    /// The worker that serves it.
+    pub(super) worker: Arc<Worker>,
+    /// The client's address, as it is forwarded.
+    pub(super) address: HeaderValue,
+    /// `http` or `https`.
+    pub(super) proto: HeaderValue,
+    busy: AtomicU32,
+    requests: AtomicU32,
+    blocked: AtomicBool,
+    moved: AtomicBool,
+    /// Its place among the connections that are let in.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Client {
+    /// A connection that was let in.
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        peer: SocketAddr,
+        tls: bool,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        // An address as text is a header's value.
+        let address = peer.ip().to_canonical().to_string();
+        let address = HeaderValue::from_str(&address);
+        Self {
+            worker,
+            address: address.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            proto: HeaderValue::from_static(if tls { "https" } else { "http" }),
+            busy: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            blocked: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            _place: place,
+        }
+    }
+
+    /// A write went through, or did not because the client takes nothing.
+    pub(super) fn wrote(&self, through: bool) {
+        self.blocked.store(!through, Relaxed);
+        if through {
+            self.moved.store(true, Relaxed);
+        }
+    }
+}
+
+/// A request of a client that is being served, until its answer is over.
+pub(super) struct Busy(Arc<Client>);
+
+impl Busy {
+    /// Counts a request in.
+    pub(super) fn new(client: &Arc<Client>) -> Self {
+        client.busy.fetch_add(1, Relaxed);
+        client.requests.fetch_add(1, Relaxed);
+        Self(Arc::clone(client))
+    }
+}
+
+impl Clone for Busy {
+    /// The same request, held by another of its parts.
+    fn clone(&self) -> Self {
+        self.0.busy.fetch_add(1, Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Looks, tick by tick, for a connection that is held for nothing: one whose client sends no whole head while nothing is
+/// served, or takes nothing of what is written. One timer per connection and none per request.
+#[derive(Default)]
+pub(super) struct Watchdog {
+    requests: u32,
+    idle_ticks: u32,
+    stuck_ticks: u32,
+}
+
+/// Ticks per limit: a connection is closed within a quarter of the limit after it is over.
+pub(super) const TICKS: u32 = 4;
+
+impl Watchdog {
+    /// Another tick: whether the connection should be closed.
+    pub(super) fn tick(&mut self, client: &Client) -> bool {
+        let requests = client.requests.load(Relaxed);
+        let idle = client.busy.load(Relaxed) == 0 && requests == self.requests;
+        self.requests = requests;
+        self.idle_ticks = if idle {
+            self.idle_ticks.saturating_add(1)
+        } else {
+            0
+        };
+        let stuck = client.blocked.load(Relaxed) && !client.moved.swap(false, Relaxed);
+        self.stuck_ticks = if stuck {
+            self.stuck_ticks.saturating_add(1)
+        } else {
+            0
+        };
+        self.idle_ticks > TICKS || self.stuck_ticks > TICKS
+    }
+}

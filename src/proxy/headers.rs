@@ -1,0 +1,199 @@
+//! Headers between the client and the upstream: whose they are, which are taken out, which are put in. Pure.
+
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::gate::dialect::REQUEST_ID_HEADER;
+use crate::route::Upstream;
+
+/// Where a caller's key is looked for, after `authorization`, in this order.
+static KEY_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What tollgate says to those around it; never taken from outside.
+const INTERNAL_PREFIX: &str = "x-tollgate-";
+/// The longest request id that is taken from a client: it is stored and logged.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The caller's key, from the first header that carries one.
+pub(super) fn secret(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).and_then(bearer);
+    bearer.or_else(|| {
+        KEY_HEADERS.iter().find_map(|name| {
+            let value = headers.get(name)?.as_bytes().trim_ascii();
+            (!value.is_empty()).then_some(value)
+        })
+    })
+}
+
+/// The token of a `Bearer` authorization; the scheme's case does not matter.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+/// The request's id as the client gave it, if it is one: visible ASCII, not too long.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let value = headers.get(REQUEST_ID_HEADER)?;
+    let bytes = value.as_bytes();
+    let plain = bytes.iter().all(u8::is_ascii_graphic);
+    (plain && (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())).then_some(value)
+}
+
+/// What a request asks its connection to be turned into, if it does.
+pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .any(|token| token.eq_ignore_ascii_case("upgrade"));
+    if asked {
+        headers.get(UPGRADE).cloned()
+    } else {
+        None
+    }
+}
+
+/// Puts back what an upgrade needs, after [`strip`].
+pub(super) fn set_upgrade(headers: &mut HeaderMap, to: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, to);
+}
+
+/// Takes out what is meant for one hop only (RFC 9110, 7.6.1), and what only tollgate may say. `te: trailers` stays.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        // `close` and `keep-alive` name no header; most messages say nothing else, and then nothing is collected.
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(tokens)
+            .filter(|token| !token.eq_ignore_ascii_case("close"))
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| *name != TE)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if headers.contains_key(TE) {
+        let trailers = headers
+            .get_all(TE)
+            .iter()
+            .flat_map(tokens)
+            .any(|token| token.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    let internal: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(INTERNAL_PREFIX))
+        .cloned()
+        .collect();
+    for name in internal {
+        headers.remove(name);
+    }
+}
+
+/// Takes what must not be forwarded out of trailers: framing, credentials, internal headers.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    for name in [CONTENT_LENGTH, HOST, AUTHORIZATION] {
+        trailers.remove(name);
+    }
+}
+
+/// Who a request came from, as it is told to the upstream.
+pub(super) struct From<'a> {
+    /// The client's address.
+    pub(super) address: &'a HeaderValue,
+    /// `http` or `https`.
+    pub(super) proto: &'a HeaderValue,
+    /// The host that it asked for.
+    pub(super) host: Option<HeaderValue>,
+    /// The id of the request.
+    pub(super) request_id: &'a HeaderValue,
+}
+
+/// Makes a client's headers the upstream's: one-hop and internal ones and the caller's key out, whence it came and the
+/// upstream's own in. `plain`: the body is metered, so it must not come compressed.
+pub(super) fn forward(headers: &mut HeaderMap, upstream: &Upstream, from: From<'_>, plain: bool) {
+    strip(headers);
+    for name in [EXPECT, HOST, CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    if !upstream.forward_key {
+        // All of them: whichever carried the key, the others are credentials too, and not this upstream's.
+        headers.remove(AUTHORIZATION);
+        for name in &KEY_HEADERS {
+            headers.remove(name);
+        }
+    }
+    let chain = join(headers, FORWARDED_FOR, from.address);
+    headers.insert(FORWARDED_FOR, chain);
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, from.proto.clone());
+    }
+    if let Some(host) = from.host
+        && !headers.contains_key(FORWARDED_HOST)
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(REQUEST_ID_HEADER, from.request_id.clone());
+    if plain {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    for (name, value) in &upstream.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// All values of a list header, and one more.
+fn join(headers: &HeaderMap, name: HeaderName, last: &HeaderValue) -> HeaderValue {
+    if !headers.contains_key(&name) {
+        return last.clone();
+    }
+    let mut list = Vec::new();
+    for value in headers.get_all(name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(last.as_bytes());
+    // Values of headers, joined by what may stand in one, are a header's value.
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| last.clone())
+}
+
+/// The members of a comma-separated header.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let text = value.to_str().unwrap_or_default();
+    text.split(',')
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

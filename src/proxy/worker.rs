@@ -1,0 +1,156 @@
+//! What one worker thread shares among its connections: the gate, the routes with their pools, ids, and the calls that go on
+//! without their clients.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::pool::Pool;
+use super::table::Table;
+use crate::clock::Clock;
+use crate::gate::Gate;
+
+/// What one worker thread shares among its connections.
+pub(super) struct Worker {
+    /// Decides.
+    pub(super) gate: Arc<Gate>,
+    /// The time of day, for headers.
+    pub(super) clock: Clock,
+    /// Where requests go.
+    pub(super) routes: Table<Arc<Pool>>,
+    ids: Ids,
+    /// Room for calls that go on without their clients; shared by all workers.
+    drains: Arc<Semaphore>,
+    /// Held by all that must end before the worker does. Weak, for the worker is no such thing itself.
+    alive: mpsc::WeakSender<Infallible>,
+    /// The worker takes on nothing new.
+    closing: AtomicBool,
+}
+
+impl Worker {
+    /// A worker that `alive` stands for while anything of it must not be cut off yet.
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        clock: Clock,
+        routes: Table<Arc<Pool>>,
+        drains: Arc<Semaphore>,
+        alive: &mpsc::Sender<Infallible>,
+    ) -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            gate,
+            clock,
+            routes,
+            ids: Ids::new()?,
+            drains,
+            alive: alive.downgrade(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// An id for a request that came with none.
+    pub(super) fn next_id(&self) -> HeaderValue {
+        self.ids.next()
+    }
+
+    /// Something that must end before the worker does; `None` once the worker's time is over.
+    pub(super) fn alive(&self) -> Option<mpsc::Sender<Infallible>> {
+        self.alive.upgrade()
+    }
+
+    /// Lets a call go on without its client, for at most `limit`. If there is no room for it, or the worker is ending, it is
+    /// dropped, and so settled, at once.
+    pub(super) fn drain<F>(&self, limit: Duration, call: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.is_closing() {
+            return;
+        }
+        let room = Arc::clone(&self.drains).try_acquire_owned();
+        let (Ok(room), Some(alive)) = (room, self.alive()) else {
+            tracing::warn!("no room to read on for a client that has left");
+            return;
+        };
+        tokio::spawn(async move {
+            // Past the limit the call is dropped, which settles it as it stands.
+            let _ = timeout(limit, call).await;
+            drop((room, alive));
+        });
+    }
+
+    /// From here on, what is dropped is settled and not drained: the worker's time is over.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// Whether the worker's time is over.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+}
+
+/// Request ids: unlike each other and hard to guess, but no secrets.
+struct Ids {
+    seed: [u64; 2],
+    count: AtomicU64,
+}
+
+impl Ids {
+    fn new() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            seed: [getrandom::u64()?, getrandom::u64()?],
+            count: AtomicU64::new(0),
+        })
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.fetch_add(1, Relaxed);
+        let [high, low] = self.seed.map(|seed| mix(seed.wrapping_add(count)));
+        let mut text = [0; 32];
+        let digits = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+        for (pair, byte) in text.chunks_exact_mut(2).zip(digits) {
+            pair.copy_from_slice(&hex(byte));
+        }
+        // Digits are a header's value.
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+fn hex(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| match digit {
+        0..=9 => digit.saturating_add(b'0'),
+        _ => digit.saturating_add(b'a' - 10),
+    })
+}
+
+/// One step of splitmix64: every input has an output of its own.
+const fn mix(input: u64) -> u64 {
+    let mut z = input.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_read_as_hex() {
+        let ids = Ids::new().unwrap();
+        let all: HashSet<String> = (0..1000)
+            .map(|_| ids.next().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(all.len(), 1000);
+        let plain = |id: &String| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(all.iter().all(plain));
+    }
+}

@@ -1,0 +1,128 @@
+//! Changes told by other replicas (and by this one): a second connection that subscribes to the channel, for as long as the
+//! store lives. Whenever it has subscribed anew, listeners are told that they may have missed some.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use redis::{Client, RedisError};
+use tokio::sync::broadcast;
+use tokio::time::{sleep, timeout};
+
+use super::super::Change;
+use crate::id::AccountId;
+
+/// The first pause after a failure; doubled after each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest pause. Changes reach a replica with the next answers too, so a second more of silence hurts nobody.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// After so much silence the connection is asked whether it still stands.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What is written on the channel. The first letter says what; names have no `|` in them, but for documents', which come last.
+pub(super) fn text(change: &Change) -> String {
+    match change {
+        Change::Account(account, version) => format!("a|{version}|{account}"),
+        Change::Scarce(account) => format!("s|{account}"),
+        Change::Document(name) => format!("d|{name}"),
+        Change::All => "*".into(),
+    }
+}
+
+/// Reads [`text`] back. What is not understood (a newer tollgate's word) may concern anything.
+fn parse(text: &str) -> Change {
+    let known = match text.split_once('|') {
+        Some(("a", rest)) => rest.split_once('|').and_then(|(version, account)| {
+            let account = AccountId::new(account).ok()?;
+            Some(Change::Account(account, version.parse().ok()?))
+        }),
+        Some(("s", account)) => AccountId::new(account).ok().map(Change::Scarce),
+        Some(("d", name)) => Some(Change::Document(name.into())),
+        _ => None,
+    };
+    known.unwrap_or(Change::All)
+}
+
+/// Listens until it is aborted. No failure and no panic ends it.
+pub(super) async fn run(
+    client: Client,
+    channel: String,
+    patience: Duration,
+    changes: broadcast::Sender<Change>,
+) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let mut heard = false;
+        let listening = listen(&client, &channel, patience, &changes, &mut heard);
+        match AssertUnwindSafe(listening).catch_unwind().await {
+            Ok(Ok(())) => tracing::warn!("the connection for changes was closed"),
+            Ok(Err(error)) => tracing::warn!(%error, "no connection for changes"),
+            Err(_) => tracing::error!("listening for changes panicked; starting over"),
+        }
+        pause = if heard {
+            PAUSE_MIN
+        } else {
+            pause.saturating_mul(2).min(PAUSE_MAX)
+        };
+        sleep(pause).await;
+    }
+}
+
+/// One connection's life. `heard` is set once it has subscribed.
+async fn listen(
+    client: &Client,
+    channel: &str,
+    patience: Duration,
+    changes: &broadcast::Sender<Change>,
+    heard: &mut bool,
+) -> Result<(), RedisError> {
+    let connecting = async {
+        let (mut sink, stream) = client.get_async_pubsub().await?.split();
+        sink.subscribe(channel).await?;
+        Ok::<_, RedisError>((sink, stream))
+    };
+    let (mut sink, mut stream) = timeout(patience, connecting).await.map_err(slow)??;
+    *heard = true;
+    // An error of `send` means that nobody listens: here and below.
+    let _ = changes.send(Change::All);
+    loop {
+        match timeout(SILENCE_MAX, stream.next()).await {
+            Ok(Some(message)) => {
+                let text = String::from_utf8_lossy(message.get_payload_bytes());
+                let _ = changes.send(parse(&text));
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => timeout(patience, sink.ping::<redis::Value>())
+                .await
+                .map_err(slow)?
+                .map(drop)?,
+        }
+    }
+}
+
+fn slow(_: tokio::time::error::Elapsed) -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_read_back() {
+        let account = AccountId::new("org/team:1").unwrap();
+        for change in [
+            Change::Account(account.clone(), 7),
+            Change::Scarce(account),
+            Change::Document("prices|2".into()),
+            Change::All,
+        ] {
+            assert_eq!(parse(&text(&change)), change);
+        }
+        for odd in ["", "x|y", "a|1", "a|x|b", "s|a b"] {
+            assert_eq!(parse(odd), Change::All, "{odd}");
+        }
+    }
+}

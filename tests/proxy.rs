@@ -1,0 +1,4 @@
+//! The proxy over a real core, before a scripted upstream: what passes, what is charged, and how calls end.
+
+mod ends;
+mod passing;

@@ -1,0 +1,578 @@
+//! What only Redis can show: it forgets its scripts, cuts connections, freezes, is full, is killed, is shared.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::time::timeout;
+use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::{Change, StoreError};
+
+use super::*;
+use crate::support::redis::Server;
+
+pub(super) async fn fixture() -> Fixture {
+    let server = Server::start().await;
+    let store = Arc::new(store(&server));
+    listening(&server).await;
+    Fixture {
+        store,
+        clock: Clock::system(),
+        _keep: Box::new(server),
+    }
+}
+
+/// Waits until the store has subscribed: what changes before is not told.
+async fn listening(server: &Server) {
+    eventually("it listens for changes", || async {
+        let (_, listeners): (String, u64) = server.command(&["PUBSUB", "NUMSUB", "tg:changes"]);
+        (listeners == 1).then_some(())
+    })
+    .await;
+}
+
+fn store(server: &Server) -> RedisStore {
+    RedisStore::connect(Settings {
+        url: server.url(),
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+/// Waits for a change that passes.
+async fn hear(changes: &mut tokio::sync::broadcast::Receiver<Change>, due: &Change) {
+    let hearing = async { while changes.recv().await.unwrap() != *due {} };
+    timeout(Duration::from_secs(10), hearing)
+        .await
+        .expect("the change is told");
+}
+
+fn unavailable<T: std::fmt::Debug>(answer: &Result<T, StoreError>) {
+    assert!(
+        matches!(answer, Err(StoreError::Unavailable(_))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    seed(&store, "b", 1_000).await;
+    let mut pair = [Speaker::new("a", "r-1"), Speaker::new("b", "r-1")];
+    for round in 1..4 {
+        let _: String = server.command(&["SCRIPT", "FLUSH"]);
+        let batch: Vec<_> = pair
+            .iter_mut()
+            .map(|speaker| {
+                speaker.spend += 1;
+                speaker.message(0, 7, 0)
+            })
+            .collect();
+        let answers = store.publish(&replica("r-1"), batch).await;
+        for (speaker, answer) in pair.iter_mut().zip(answers) {
+            let answer = answer.unwrap();
+            assert_eq!((answer.applied, answer.total), (true, nano(round)));
+            speaker.believed = answer.standing;
+        }
+    }
+    let _: String = server.command(&["SCRIPT", "FLUSH"]);
+    assert_eq!(
+        store.commit(plain(1, book("a", 1), 1)).await.unwrap(),
+        Stored::At(2)
+    );
+    let spends = store.spend_since(0, 9).await.unwrap();
+    assert!(
+        spends.iter().all(|spend| spend.total == nano(3)) && spends.len() == 2,
+        "{spends:?}"
+    );
+}
+
+#[tokio::test]
+async fn cut_connections_are_made_again() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    for _ in 0..5 {
+        let _: i64 = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        speaker.spend += 10;
+        // A call that was in flight fails; the next one has a new connection. What the first one did counts once.
+        for _ in 0..TRIES {
+            let message = speaker.message(0, 0, 0);
+            match store
+                .publish(&speaker.replica, vec![message])
+                .await
+                .remove(0)
+            {
+                Err(StoreError::Unavailable(_)) => {}
+                answer => speaker.believed = answer.unwrap().standing,
+            }
+            if speaker.believed.spend == nano(speaker.spend) {
+                break;
+            }
+        }
+    }
+    let now = snapshot(&store, "a").await;
+    assert_eq!((now.spend, now.unleased), (nano(50), nano(950)));
+}
+
+#[tokio::test]
+async fn listeners_hear_that_they_may_have_missed_something() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let mut changes = store.changes();
+    hear(&mut changes, &Change::All).await;
+    seed(&store, "a", 1).await;
+    hear(&mut changes, &Change::Account(account("a"), 1)).await;
+    let killed: i64 = server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(killed, 1);
+    hear(&mut changes, &Change::All).await;
+    store.commit(plain(1, book("a", 2), 1)).await.unwrap();
+    hear(&mut changes, &Change::Account(account("a"), 2)).await;
+    let _: i64 = server.command(&["PUBLISH", "tg:changes", "a newer tollgate's word"]);
+    hear(&mut changes, &Change::All).await;
+}
+
+#[tokio::test]
+async fn changes_reach_other_processes_of_the_same_prefix() {
+    let server = Server::start().await;
+    let [one, two] = [store(&server), store(&server)];
+    let apart = RedisStore::connect(Settings {
+        url: server.url(),
+        prefix: "other:".into(),
+        ..Settings::default()
+    });
+    let apart = apart.unwrap();
+    let (mut heard, mut unheard) = (two.changes(), apart.changes());
+    hear(&mut heard, &Change::All).await;
+    hear(&mut unheard, &Change::All).await;
+    seed(&one, "a", 5).await;
+    one.tell_scarce(&account("a")).await.unwrap();
+    hear(&mut heard, &Change::Scarce(account("a"))).await;
+    assert_eq!(snapshot(&two, "a").await.unleased, nano(5));
+    assert!(apart.read(&account("a"), &[]).await.unwrap().is_none());
+    seed(&apart, "b", 1).await;
+    let first = timeout(Duration::from_secs(10), unheard.recv())
+        .await
+        .unwrap();
+    assert_eq!(first, Ok(Change::Account(account("b"), 1)));
+}
+
+/// A way to the server over TCP that loses replies: while `lossy`, what the server answers is thrown away and the connection
+/// is cut, after the server has done what it was asked.
+async fn lossy_way(server: &Server, lossy: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (socket, lossy) = (server.socket(), Arc::clone(lossy));
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (far, lossy) = (
+                UnixStream::connect(&socket).await.unwrap(),
+                Arc::clone(&lossy),
+            );
+            tokio::spawn(async move {
+                let ((mut asks, mut hears), (mut answers, mut does)) =
+                    (near.into_split(), far.into_split());
+                let forward = async { tokio::io::copy(&mut asks, &mut does).await };
+                let back = async {
+                    let mut buffer = vec![0; 65_536];
+                    loop {
+                        let count = answers.read(&mut buffer).await.unwrap_or(0);
+                        if count == 0 || lossy.swap(false, SeqCst) {
+                            break;
+                        }
+                        hears.write_all(&buffer[..count]).await.unwrap();
+                    }
+                };
+                tokio::select! { _ = forward => {}, () = back => {} }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn lost_replies_count_once() {
+    let server = Server::start().await;
+    let lossy = Arc::new(AtomicBool::new(false));
+    let url = lossy_way(&server, &lossy).await;
+    let store = RedisStore::connect(Settings {
+        url,
+        ..Settings::default()
+    });
+    let store = store.unwrap();
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    let (mut lost, mut told) = (0, 0);
+    for round in 0..60 {
+        speaker.spend += 1;
+        store.ping().await.unwrap();
+        lossy.store(round % 3 == 0, SeqCst);
+        let message = speaker.message(0, 2, 0);
+        match store
+            .publish(&speaker.replica, vec![message])
+            .await
+            .remove(0)
+        {
+            Err(StoreError::Unavailable(_)) => lost += 1,
+            answer => {
+                let answer = answer.unwrap();
+                told += u32::from(!answer.applied);
+                speaker.believed = answer.standing;
+            }
+        }
+    }
+    assert_eq!(
+        (lost, told),
+        (20, 20),
+        "each lost reply is answered with what stands"
+    );
+    while speaker.believed.spend != nano(60) {
+        speaker.say(&store, 0, 0, 0).await;
+    }
+    let now = snapshot(&store, "a").await;
+    let committed = speaker.believed.committed.nanos();
+    assert_eq!(
+        (now.spend, now.unleased),
+        (nano(60), nano(1_000 - committed))
+    );
+
+    // A commit whose reply was lost conflicts when it is sent again.
+    let again = plain(1, book("a", 7), 7);
+    lossy.store(true, SeqCst);
+    unavailable(&store.commit(again.clone()).await);
+    assert_eq!(store.commit(again).await.unwrap(), Stored::Conflict);
+    assert_eq!(
+        snapshot(&store, "a").await.unleased,
+        nano(1_007 - committed)
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_redis_is_unavailable_within_the_timeout() {
+    let server = Server::start().await;
+    let settings = Settings {
+        url: server.url(),
+        connect_timeout: Duration::from_millis(200),
+        response_timeout: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let store = Arc::new(RedisStore::connect(settings).unwrap());
+    seed(&*store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    speaker.spend = 10;
+    speaker.say(&*store, 0, 100, 0).await;
+    server.freeze();
+    speaker.spend = 30;
+    let lost = speaker.message(0, 100, 0);
+    // Twice what one call may take, for a busy machine; 50 callers at once must not wait for one another.
+    let patience = Duration::from_secs(2);
+    let calls = (0..50).map(|_| {
+        let (store, lost) = (Arc::clone(&store), lost.clone());
+        async move {
+            unavailable(&store.ping().await);
+            unavailable(&store.publish(&replica("r-1"), vec![lost]).await.remove(0));
+            unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
+        }
+    });
+    timeout(patience, futures_util::future::join_all(calls))
+        .await
+        .expect("they end in time");
+    server.thaw();
+    let now = eventually("it answers again", || async {
+        store.read(&account("a"), &[]).await.ok().flatten()
+    });
+    let now = now.await;
+    // What was sent may have been carried out meanwhile, once at most.
+    assert!([nano(10), nano(30)].contains(&now.spend), "{now:?}");
+    let answer = speaker.say(&*store, 0, 0, 0).await;
+    assert!(
+        answer.applied || answer.standing.spend == nano(30),
+        "{answer:?}"
+    );
+    if !answer.applied {
+        assert!(speaker.say(&*store, 0, 0, 0).await.applied);
+    }
+    let now = snapshot(&*store, "a").await;
+    let committed = speaker.believed.committed.nanos();
+    let credit = 1_000 + 5 * i64::from(now.version == 2);
+    assert_eq!(
+        (now.spend, now.unleased),
+        (nano(30), nano(credit - committed))
+    );
+}
+
+#[tokio::test]
+async fn a_redis_that_is_away_at_the_start_may_come() {
+    let mut server = Server::later();
+    let store = store(&server);
+    let mut changes = store.changes();
+    for _ in 0..3 {
+        unavailable(&store.ping().await);
+    }
+    unavailable(
+        &store
+            .publish(
+                &replica("r-1"),
+                vec![Speaker::new("a", "r-1").message(0, 0, 0)],
+            )
+            .await[0],
+    );
+    server.run().await;
+    store.ping().await.unwrap();
+    hear(&mut changes, &Change::All).await;
+    seed(&store, "a", 1).await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_that_kept_its_file_goes_on() {
+    let mut server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    speaker.spend = 10;
+    speaker.say(&store, 0, 100, 0).await;
+    server.kill();
+    unavailable(&store.ping().await);
+    server.run().await;
+    speaker.spend = 20;
+    let answer = speaker.say(&store, 0, 0, 0).await;
+    assert_eq!(
+        (answer.applied, answer.total, answer.unleased),
+        (true, nano(20), nano(890))
+    );
+}
+
+#[tokio::test]
+async fn a_full_redis_changes_nothing() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    speaker.spend = 10;
+    let message = speaker.message(0, 100, 0);
+    let _: String = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    unavailable(&store.publish(&speaker.replica, vec![message.clone()]).await[0]);
+    unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
+    unavailable(&store.put_key(1, key("a", "k1", "d")).await);
+    unavailable(&store.put_document("prices", 0, Vec::new()).await);
+    let now = snapshot(&store, "a").await;
+    assert_eq!(
+        (now.version, now.spend, now.unleased),
+        (1, nano(0), nano(1_000))
+    );
+    let _: String = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let answer = send(&store, &speaker.replica, message).await;
+    assert_eq!(
+        (answer.applied, answer.total, answer.unleased),
+        (true, nano(10), nano(890))
+    );
+    assert_eq!(
+        store.commit(plain(1, book("a", 5), 5)).await.unwrap(),
+        Stored::At(2)
+    );
+}
+
+#[tokio::test]
+async fn a_demoted_redis_is_left() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    listening(&server).await;
+    // The server's own count; each asking adds one.
+    let connections = || {
+        let stats: String = server.command(&["INFO", "stats"]);
+        let line = stats
+            .lines()
+            .find_map(|l| l.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let _: String = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let before = connections();
+    unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
+    store.ping().await.unwrap();
+    store.ping().await.unwrap();
+    assert_eq!(
+        connections() - before,
+        2,
+        "a new connection may find the new master"
+    );
+    let _: String = server.command(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(
+        store.commit(plain(1, book("a", 5), 5)).await.unwrap(),
+        Stored::At(2)
+    );
+}
+
+#[tokio::test]
+async fn events_left_in_an_outbox_are_relayed_once() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let mut commit = plain(0, book("a", 5), 5);
+    (commit.book.events, commit.events) = (1, vec![event("a", 1)]);
+    store.commit(commit).await.unwrap();
+    let feed = || async {
+        let events = store.events(0, 9).await.unwrap();
+        events
+            .into_iter()
+            .map(|(sequence, event)| (sequence, event.id))
+            .collect::<Vec<_>>()
+    };
+    let due = [(1, "a/1".to_owned()), (2, "a/2".to_owned())];
+    assert_eq!(feed().await, due[..1]);
+    // What a crash after the commit leaves, and one between relaying and draining.
+    for (number, all) in [(1, &due[..1]), (2, &due[..])] {
+        let json = serde_json::to_string(&event("a", number)).unwrap();
+        let _: i64 = server.command(&["RPUSH", "tg:a:{a}:outbox", &json]);
+        if number == 1 {
+            store
+                .open(&account("a"), &replica("r-1"), Hour(0))
+                .await
+                .unwrap();
+        } else {
+            Speaker::new("a", "r-1").say(&store, 0, 0, 0).await;
+        }
+        assert_eq!(feed().await, all);
+        assert_eq!(server.command::<i64>(&["EXISTS", "tg:a:{a}:outbox"]), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_feed_of_events_is_bounded() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let fill = "for i = 1, 100000 do redis.call('ZADD', KEYS[1], i, 'old ' .. i) end; \
+                return redis.call('SET', KEYS[2], '100000')";
+    let (feed, sequence) = ("tg:f:{feed}:events", "tg:f:{feed}:events:sequence");
+    let _: String = server.command(&["EVAL", fill, "2", feed, sequence]);
+    let mut commit = plain(0, book("a", 5), 5);
+    commit.book.events = 2;
+    commit.events = vec![event("a", 1), event("a", 2)];
+    store.commit(commit).await.unwrap();
+    assert_eq!(server.command::<u64>(&["ZCARD", feed]), 100_000);
+    let oldest: Vec<String> = server.command(&["ZRANGE", feed, "0", "0"]);
+    assert_eq!(oldest, ["old 3"]);
+    let newest = store.events(100_000, 9).await.unwrap();
+    assert_eq!(
+        newest.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+        [100_001, 100_002]
+    );
+}
+
+#[tokio::test]
+async fn a_digest_is_claimed_before_its_key_is_written() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1).await;
+    // What a crash between the two leaves.
+    let _: String = server.command(&["SET", "tg:k:d", "a|k1"]);
+    assert_eq!(store.find_key("d").await.unwrap(), None);
+    assert_eq!(
+        store.put_key(1, key("a", "k2", "d")).await.unwrap(),
+        Stored::Conflict
+    );
+    assert_eq!(
+        store.put_key(1, key("a", "k1", "d")).await.unwrap(),
+        Stored::At(2)
+    );
+    assert_eq!(
+        store.find_key("d").await.unwrap(),
+        Some((account("a"), key_id("k1")))
+    );
+}
+
+#[tokio::test]
+async fn spend_that_was_not_announced_is_later() {
+    let server = Server::start().await;
+    let store = store(&server);
+    seed(&store, "a", 1_000).await;
+    let mut speaker = Speaker::new("a", "r-1");
+    speaker.spend = 10;
+    let message = speaker.message(0, 0, 0);
+    send(&store, &speaker.replica, message).await;
+    // As if the connection had been cut between the message and the word about it.
+    let forget = || server.command::<i64>(&["DEL", "tg:f:{feed}:spend"]);
+    assert_eq!(forget(), 1);
+    // The replica lost what it knew, and has spent nothing since: only the answer shows that something stands.
+    speaker.spend = 0;
+    let answer = speaker.say(&store, 0, 0, 0).await;
+    assert!(!answer.applied, "it believes in zeros");
+    assert_eq!(store.spend_since(0, 9).await.unwrap()[0].total, nano(10));
+    assert_eq!(forget(), 1);
+    store
+        .open(&account("a"), &replica("r-2"), Hour(0))
+        .await
+        .unwrap();
+    assert_eq!(store.spend_since(0, 9).await.unwrap().len(), 1);
+    // A word about an account that is not there lists nothing.
+    let mut nobody = Speaker::new("nobody", "r-1");
+    nobody.spend = 1;
+    let answers = store
+        .publish(&replica("r-1"), vec![nobody.message(0, 0, 0)])
+        .await;
+    assert!(
+        matches!(answers[..], [Err(StoreError::NoAccount(_))]),
+        "{answers:?}"
+    );
+    assert_eq!(store.spend_since(0, 1).await.unwrap().len(), 1);
+    assert_eq!(store.spend_since(0, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_account_that_was_never_written_is_not_listed() {
+    let server = Server::start().await;
+    let store = store(&server);
+    for name in ["a", "c", "e"] {
+        seed(&store, name, 1).await;
+    }
+    for name in ["b", "d"] {
+        let _: i64 = server.command(&["ZADD", "tg:accounts", "0", name]);
+    }
+    assert_eq!(
+        store.accounts(None, 2).await.unwrap(),
+        [account("a"), account("c")]
+    );
+    assert_eq!(
+        store.accounts(Some(&account("a")), 9).await.unwrap(),
+        [account("c"), account("e")]
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_key_is_corrupt_and_nothing_is_lost() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let _: String = server.command(&["SET", "tg:a:{a}:head", "foreign"]);
+    let read = store.read(&account("a"), &[]).await;
+    assert!(
+        matches!(
+            read,
+            Err(StoreError::Corrupt(_) | StoreError::Unavailable(_))
+        ),
+        "{read:?}"
+    );
+    seed(&store, "b", 1).await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    for (url, prefix) in [
+        ("http://x", "tg:"),
+        ("", "tg:"),
+        ("redis://localhost", "{x}"),
+    ] {
+        let refused = RedisStore::connect(Settings {
+            url: url.into(),
+            prefix: prefix.into(),
+            ..Settings::default()
+        });
+        unavailable(&refused);
+    }
+    let secret = Settings {
+        url: "redis://:secret@localhost".into(),
+        ..Settings::default()
+    };
+    assert!(!format!("{secret:?}").contains("secret"));
+}
