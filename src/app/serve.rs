@@ -271,7 +271,7 @@ fn proxy_settings(config: &config::ProxySettings) -> proxy::Settings {
         connections_max: config.connections_max,
         header_bytes_max: config.header_bytes_max,
         headers_max: config.headers_max,
-        client_timeout: config.header_timeout,
+        client_timeout: config.client_timeout,
         drains_max: config.drains_max,
     }
 }
