@@ -202,8 +202,8 @@ impl SyncHandle {
         account: &AccountId,
         id: &KeyId,
     ) -> Result<Option<Arc<Key>>, StoreError> {
-        if let Some(key) = self.0.engine.key(id) {
-            return Ok((key.account().id() == account).then_some(key));
+        if let Some(key) = self.0.engine.key(account, id) {
+            return Ok(Some(key));
         }
         let Some(account) = self.0.account(account).await? else {
             return Ok(None);

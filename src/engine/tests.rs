@@ -367,6 +367,43 @@ fn a_changed_key_takes_the_place_of_the_old() {
 }
 
 #[test]
+fn two_accounts_may_name_their_keys_alike() {
+    let bench = bench(Policy::default());
+    let mine = bench.key("sk-mine", |key| key.id = KeyId::new("main").unwrap());
+    let rules = bench.account.rules().as_ref().clone();
+    let other = bench
+        .engine
+        .load(AccountId::new("b").unwrap(), rules, std::iter::empty());
+    let Identified::NotLoaded(theirs) = bench.engine.identify(b"sk-theirs", bench.clock.now())
+    else {
+        panic!("nobody knows it yet")
+    };
+    let record = KeyRecord {
+        account: other.id().clone(),
+        ..mine.record().clone()
+    };
+    bench.engine.load_key(Some(theirs), &other, record);
+    let changed = KeyRecord {
+        name: "renamed".into(),
+        ..mine.record().clone()
+    };
+    bench.engine.follow_keys(&bench.account, vec![changed]);
+    for (secret, account) in [("sk-mine", "a"), ("sk-theirs", "b")] {
+        let Identified::Key(key) = bench.engine.identify(secret.as_bytes(), bench.clock.now())
+        else {
+            panic!("{secret} is loaded")
+        };
+        assert_eq!(key.account().id().as_str(), account, "{secret}");
+    }
+    assert!(
+        bench
+            .engine
+            .key(other.id(), mine.id())
+            .is_some_and(|key| key.record().name.is_empty())
+    );
+}
+
+#[test]
 fn an_account_that_is_let_go_is_looked_up_again() {
     let bench = bench(Policy::default());
     let key = bench.key("k", |_| ());
