@@ -420,19 +420,22 @@ async fn events_left_in_an_outbox_are_relayed_once() {
             .map(|(sequence, event)| (sequence, event.id))
             .collect::<Vec<_>>()
     };
-    let due = [(1, "a/1".to_owned()), (2, "a/2".to_owned())];
+    let due: Vec<_> = (1..=3).map(|n| (n, format!("a/{n}"))).collect();
     assert_eq!(feed().await, due[..1]);
     // What a crash after the commit leaves, and one between relaying and draining.
-    for (number, all) in [(1, &due[..1]), (2, &due[..])] {
+    let mut speaker = Speaker::new("a", "r-1");
+    for (number, all) in [(1, &due[..1]), (2, &due[..2]), (3, &due[..])] {
         let json = serde_json::to_string(&event("a", number)).unwrap();
         let _: i64 = server.command(&["RPUSH", "tg:a:{a}:outbox", &json]);
-        if number == 1 {
-            store
-                .open(&account("a"), &replica("r-1"), Hour(0))
-                .await
-                .unwrap();
-        } else {
-            Speaker::new("a", "r-1").say(&store, 0, 0, 0).await;
+        match number {
+            1 => drop(
+                store
+                    .open(&account("a"), &replica("r-1"), Hour(0))
+                    .await
+                    .unwrap(),
+            ),
+            2 => drop(speaker.say(&store, 0, 0, 0).await),
+            _ => drop(snapshot(&store, "a").await),
         }
         assert_eq!(feed().await, all);
         assert_eq!(server.command::<i64>(&["EXISTS", "tg:a:{a}:outbox"]), 0);
