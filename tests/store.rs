@@ -1,10 +1,12 @@
 //! One suite over every store: what the trait promises, checked on the embedded store and on a real Redis. What only one of
-//! them can show stands in `store/embedded.rs` and `store/redis.rs`.
+//! them can show stands in `store/embedded.rs`, `store/redis.rs` and
+//! `store/outages.rs`.
 
 mod books;
 mod embedded;
 mod leases;
 mod model;
+mod outages;
 mod redis;
 mod usage;
 
