@@ -425,7 +425,7 @@ fn many_threads_settle_every_call_once() {
     });
     bench.account.purse().grant(nanos(1_000_000));
     let key = bench.key("k", |_| ());
-    let collected = std::sync::atomic::AtomicI64::new(0);
+    let collected = AtomicI64::new(0);
     let collect = || {
         for cell in bench.account.take_dirty() {
             collected.store(cell.collect().cost_nanos, Relaxed);
