@@ -86,7 +86,12 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         Ok(response) => response,
         Err(Denied::Refused(refusal)) => own(dialect::refusal(dialect, &refusal, id_text), busy),
         Err(Denied::Wrong(problem)) => own(dialect::problem(dialect, &problem, id_text), busy),
-        Err(Denied::Gone) => return own(Response::new(Bytes::new()), busy),
+        Err(Denied::Gone) => {
+            // Nobody reads it; but should somebody, it is no success.
+            let mut nothing = own(Response::new(Bytes::new()), busy);
+            *nothing.status_mut() = StatusCode::BAD_REQUEST;
+            return nothing;
+        }
     };
     exchange.counted.1 = StatusClass::of(response.status());
     response
@@ -275,6 +280,7 @@ impl Exchange {
             *request.version_mut() = Version::HTTP_2;
         } else {
             headers.insert(HOST, self.pool.host.clone());
+            headers::join_cookies(headers);
             if unsized_body {
                 // Said here, because hyper takes a `GET` for one without a body otherwise.
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
