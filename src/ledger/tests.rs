@@ -1,5 +1,10 @@
 //! Tests of the ledger by rule, and of any history against a naive model (`random`). How stores keep a book is not here.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test is a failure of that test"
+)]
+
 mod alerts;
 mod claims;
 mod credit;

@@ -96,7 +96,7 @@ impl Pair {
         self.desk.now += step.later;
         self.desk.spend = (self.desk.spend + step.spent).max(0);
         // A policy lasts for a while, or no threshold would ever be crossed.
-        if step.key % 16 == 0 {
+        if step.key.is_multiple_of(16) {
             self.desk.policy.low_balance = step.low_balance.map(n);
             self.desk.policy.credit_limit = n(step.credit_limit);
         }
