@@ -15,3 +15,5 @@ mod sdk;
 mod store;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod system;
