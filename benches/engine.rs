@@ -12,7 +12,6 @@
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::disallowed_methods,
-    clippy::expect_used,
     clippy::float_arithmetic,
     clippy::indexing_slicing,
     clippy::unwrap_used,

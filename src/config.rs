@@ -119,12 +119,8 @@ pub struct ProxySettings {
     pub header_bytes_max: usize,
     /// The most header lines of a request.
     pub headers_max: usize,
-    /// From a connection's first byte to the end of the request head.
-    pub header_timeout: Duration,
-    /// How long a connection without a request is kept.
-    pub keep_alive_timeout: Duration,
-    /// Requests at once on one HTTP/2 connection.
-    pub streams_max: u32,
+    /// How long a client may take to send a request's head, be idle between requests, or take nothing of its answer.
+    pub client_timeout: Duration,
     /// Answers at once that are read to their end for clients that left.
     pub drains_max: usize,
     /// TLS towards clients.

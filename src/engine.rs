@@ -69,7 +69,8 @@ impl Default for Bounds {
 pub struct Engine {
     fingerprints: Fingerprints,
     keys: DashMap<Fingerprint, Arc<Key>, BuildHasherDefault<LowBits>>,
-    by_id: DashMap<KeyId, ById, foldhash::fast::RandomState>,
+    /// A key's id is unique in its account only.
+    by_id: DashMap<(AccountId, KeyId), ById, foldhash::fast::RandomState>,
     accounts: DashMap<AccountId, Arc<Account>, foldhash::fast::RandomState>,
     models: DashMap<Box<str>, ModelId, foldhash::fast::RandomState>,
     /// Model names by number, without the first, which is none.
@@ -225,9 +226,10 @@ impl Engine {
         self.accounts.get(id).map(|account| Arc::clone(&account))
     }
 
-    /// A loaded key, by its id.
-    pub fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
-        self.by_id.get(id).map(|loaded| Arc::clone(&loaded.key))
+    /// A loaded key of an account, by its id.
+    pub fn key(&self, account: &AccountId, id: &KeyId) -> Option<Arc<Key>> {
+        let loaded = self.by_id.get(&(account.clone(), id.clone()))?;
+        Some(Arc::clone(&loaded.key))
     }
 
     /// Every loaded account.
@@ -295,7 +297,7 @@ impl Engine {
         account: &Arc<Account>,
         record: KeyRecord,
     ) -> Arc<Key> {
-        let id = record.id.clone();
+        let id = (account.id().clone(), record.id.clone());
         let fresh = || ById {
             key: Arc::new(Key::new(Arc::clone(account), record.clone())),
             fingerprint: secret,
@@ -314,11 +316,9 @@ impl Engine {
     /// Takes up changed keys of an account, those of them that are loaded.
     pub(crate) fn follow_keys(&self, account: &Arc<Account>, records: Vec<KeyRecord>) {
         for record in records {
-            if self
-                .by_id
-                .get(&record.id)
-                .is_some_and(|loaded| !loaded.key.is(account, &record))
-            {
+            let loaded = self.by_id.get(&(account.id().clone(), record.id.clone()));
+            let changed = loaded.is_some_and(|loaded| !loaded.key.is(account, &record));
+            if changed {
                 self.load_key(None, account, record);
             }
         }

@@ -354,6 +354,3 @@ impl std::fmt::Debug for Ticket {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,91 @@
-//! Tollgate.
+//! # Tollgate
+//!
+//! The sidecar in front of model-inference endpoints, or of any paid API: for every request it decides in memory whether the
+//! caller may make it, sets the expected cost aside, meters what the call really used, and settles the one to the other exactly
+//! once. Many replicas share each account through a store; a billing backend steers it over gRPC.
+//!
+//! This page is the map. It says where things are and what holds everywhere; each module says the rest itself.
+//!
+//! ## One request
+//!
+//! ```text
+//!             ┌───────────────────────── one request ─────────────────────────┐
+//!  edge ────► identify ──► admit ────────► forward ──► meter ──► settle ──────┐
+//!  proxy      secret       standing        upstream    usage     cost         │ usage cells
+//!  hold API   → key        model, price                                       ▼
+//!             → account    concurrency                            sync ──► store ──► book ──► events
+//!                          rate, hold                             ▲ lease, version
+//!  control API ── recharge, grant, adjust, late charge, keys, prices, policies ──┘
+//! ```
+//!
+//! In the code, from the outside in: [`proxy`] reads a request as far as pricing needs, [`gate::Gate::admit`] decides, the proxy
+//! forwards and feeds the answer to a [`meter::ResponseScan`], and [`gate::Ticket::settle`] ends the call by the route's terms. A
+//! ticket that is dropped, however that comes about, settles itself by policy: there is no way out of a request that leaves its
+//! hold behind.
+//!
+//! ## The map
+//!
+//! Below, nothing depends on what stands further down. What does no I/O reads no clock either: it is given
+//! [`clock::Now`] and returns values, which is what lets it be tested by exhaustion, simulated and measured.
+//!
+//! | module | what lives there | I/O |
+//! |---|---|---|
+//! | [`money`], [`usage`], [`id`], [`refusal`], [`clock`] | the words: amounts, counts, names, reasons, instants | no |
+//! | [`pricing`], [`policy`], [`route`] | what a model costs; the rules of an account; where a request goes and on what terms | no |
+//! | [`ledger`] | an account's book as a state machine: `apply(book, spend, command, policy, now)` | no |
+//! | [`store`] | the shared truth behind a trait: [`store::embedded`] in one file, [`store::redis`] for many replicas | yes |
+//! | [`catalog`], [`books`] | the prices and policies in force; the one writer of books | thin |
+//! | [`engine`] | the hot path: who is it, may they, how much is set aside | no |
+//! | [`meter`] | bytes of a request or a response in, facts and usage out | no |
+//! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
+//! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
+//! | [`telemetry`] | every metric by name, and logging | yes |
+//! | [`proxy`], [`control`], [`admin`] | the edges | yes |
+//! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
+//!
+//! ## What holds everywhere
+//!
+//! - **Money is an integer** of 10^-9 units ([`money::Amount`]), multiplied in `i128` and rounded once per request, half up. There
+//!   is no float near it; figures become floats only where Prometheus reads them.
+//! - **Check and hold are one atomic step.** A purse is one word, and taking from it takes all or nothing. So of a thousand calls
+//!   at once exactly those pass that are paid for.
+//! - **Rights to spend are leased.** A replica holds only within what the store has committed to it
+//!   (`spend + held ≤ lease ceiling`), and the store commits no more than there is. So holds never exceed the money, over all
+//!   replicas together and whatever the sync interval. The balance goes below its floor only by what calls cost beyond their
+//!   holds, and by late charges; that bound is a metric (`tollgate_overshoot_bound`), and so is what was seen of it.
+//! - **Spend is a total that only grows**, per replica, account, key and model. Every message says what *is*, with what is believed
+//!   to stand; a repeat changes nothing, a lost answer is found out and said again. What is published as spend is the sum of the
+//!   usage cells, so usage always adds up to spend.
+//! - **Everything else about an account is one versioned document**, its [`ledger::Book`], changed by compare-and-set together with
+//!   the entries, events and idempotency keys that belong to the change. One set of rules, in Rust, for every store.
+//! - **Nothing on a request's path waits for the store** once its account is loaded and has a lease. A first load or an empty lease
+//!   is fetched once for all who wait, and waits a bounded time.
+//! - **Refusals are a closed list** ([`refusal::Reason`]); each edge words them in one place.
+//! - **Prices and configuration never touch the ledger.** A call in flight keeps the price it was admitted under.
+//! - **Secrets are not kept.** A key is stored as the SHA-256 of its secret; in memory it is found by a keyed fingerprint.
+//! - **Every table, queue, wait and retry has a bound**, with its reason beside it.
+//!
+//! ## Where this differs from the first design, and why
+//!
+//! - **Books are stored as JSON**, not as protobufs: they are written only when an account changes, never per call, and an operator
+//!   can read one with `redis-cli`.
+//! - **Spend is counted in the usage cells alone**, not in the purse as well: one atomic step less per call, and usage cannot differ
+//!   from spend.
+//! - **Usage stands under the hour in which its call was admitted.** So settling reads no clock, and a row is complete once the calls
+//!   of its hour are over.
+//! - **The embedded store keeps its replica's name** and takes that replica's counters up again; with Redis a replica gets a new name
+//!   at each start, because its counters live in memory and its last messages may still be on their way.
+//! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
+//!   recharges it has seen, and a key counts for ever.
+//! - **Metrics are counted in per-thread stripes of our own**: a handle of the `metrics` crate costs twice as much per count and four
+//!   times as much per histogram sample, on every call.
+//!
+//! ## What is not here yet
+//!
+//! A replica that is killed loses what it settled since its last sync (one interval, 100 ms by default): counters do not outlive the
+//! process yet. Rate limits hold per replica: their shares over many replicas do not follow demand yet. A Redis that comes back with
+//! older books is not merged with what replicas remember; spend counters are healed, books are not. Redis is one node, without TLS.
+
 pub mod admin;
 pub mod app;
 pub mod books;

@@ -1,5 +1,5 @@
 //! The replica's side of the protocol (DESIGN.md section 5): takes accounts up, publishes what was spent on a schedule, keeps
-//! leases filled, follows changes. The state of each account is a sans-IO machine ([`line`]); this drives it against a
+//! leases filled, follows changes. The state of each account is a sans-IO machine ([`mod@line`]); this drives it against a
 //! [`Store`].
 //!
 //! A request waits here only for the first load of its account, or when a lease is empty, for [`Settings::refill_wait`] at
@@ -202,8 +202,8 @@ impl SyncHandle {
         account: &AccountId,
         id: &KeyId,
     ) -> Result<Option<Arc<Key>>, StoreError> {
-        if let Some(key) = self.0.engine.key(id) {
-            return Ok((key.account().id() == account).then_some(key));
+        if let Some(key) = self.0.engine.key(account, id) {
+            return Ok(Some(key));
         }
         let Some(account) = self.0.account(account).await? else {
             return Ok(None);

@@ -1,10 +1,18 @@
 //! The one integration-test binary: everything here goes through the crate's public face.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 // `cfg(test)` is always true here. It tells clippy that helpers in these modules are tests too, and may unwrap.
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod control;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]

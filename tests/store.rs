@@ -1,20 +1,12 @@
 //! One suite over every store: what the trait promises, checked on the embedded store and on a real Redis. What only one of
-//! them can show stands in `store/embedded.rs` and `store/redis.rs`.
-
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, which is what it is for"
-)]
+//! them can show stands in `store/embedded.rs`, `store/redis.rs` and
+//! `store/outages.rs`.
 
 mod books;
 mod embedded;
 mod leases;
 mod model;
+mod outages;
 mod redis;
 mod usage;
 

@@ -148,7 +148,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
     let drain = config.shutdown.drain_max;
     let (stop_calls, calls_stopped) = watch::channel(false);
     let (stop_control, control_stopped) = watch::channel(false);
-    let admin_source: Arc<dyn admin::Source> = Arc::clone(&core) as Arc<dyn admin::Source>;
+    let admin_source: Arc<dyn admin::Source> = core.clone();
     let admin = admin::serve(&config.admin, admin_source, calls_stopped.clone()).await?;
     let control = control::serve(
         Arc::clone(&core),
@@ -271,7 +271,7 @@ fn proxy_settings(config: &config::ProxySettings) -> proxy::Settings {
         connections_max: config.connections_max,
         header_bytes_max: config.header_bytes_max,
         headers_max: config.headers_max,
-        client_timeout: config.header_timeout,
+        client_timeout: config.client_timeout,
         drains_max: config.drains_max,
     }
 }

@@ -177,28 +177,21 @@ fn proxy(mut section: Reader<'_>) -> ProxySettings {
         connections_max: section
             .read("connections_max", count(1..=10_000_000))
             .unwrap_or(10_000),
-        // Room for large cookies and tokens; four times what nginx takes.
+        // What the provider libraries send is a few hundred bytes; 64 KiB is what browsers' cookies may come to.
         header_bytes_max: section
             .read("header_bytes_max", size(8_192..=1 << 20))
-            .unwrap_or(32 << 10),
+            .unwrap_or(64 << 10),
         headers_max: section
             .read("headers_max", count(16..=10_000))
             .unwrap_or(100),
-        // A head is one or two packets: ten seconds is a bad phone network, longer is an attack.
-        header_timeout: section
-            .read("header_timeout", duration(MILLIS..=HOUR))
-            .unwrap_or(Duration::from_secs(10)),
-        // Longer than the 60 s after which common load balancers give up, so that they close first.
-        keep_alive_timeout: section
-            .read("keep_alive_timeout", duration(MILLIS..=DAY))
-            .unwrap_or(Duration::from_secs(75)),
-        streams_max: section
-            .read("streams_max", count(1..=10_000))
-            .unwrap_or(256),
+        // As nginx: long enough for a pooled connection to be worth it.
+        client_timeout: section
+            .read("client_timeout", duration(SECOND..=DAY))
+            .unwrap_or(MINUTE),
         // Each is an upstream connection that nobody waits for; beyond it the call is cut and charged as missing usage.
         drains_max: section
             .read("drains_max", count(0..=1_000_000))
-            .unwrap_or(1_000),
+            .unwrap_or(1_024),
         tls,
     }
 }

@@ -130,6 +130,8 @@ impl Account {
             .store(policy.concurrency.unwrap_or(0), Relaxed);
         let needs_something = policy.block_when == crate::policy::BlockWhen::ZeroOrLess;
         self.hot.needs_something.store(needs_something, Relaxed);
+        let charge = policy.unsettled == crate::policy::Unsettled::Charge;
+        self.hot.charge_unsettled.store(charge, Relaxed);
         let standing = rules
             .standing
             .map_or(0, |reason| reason.index().saturating_add(1));

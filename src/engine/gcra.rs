@@ -121,6 +121,11 @@ impl Gcra {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "a test that overflows has failed"
+)]
 mod tests {
     use super::*;
 

@@ -4,7 +4,7 @@
 //! Every change is one script on one account's keys, which Redis carries out whole or not at all; so a lost reply leaves a
 //! change made or not made, never half. What concerns all accounts (the feeds of events and of spend, the index of accounts, the
 //! digests of keys) lives in other slots and follows or precedes in a step of its own, in an order in which a crash between the
-//! two loses nothing; that step is mended by the account's next commit, message or opening.
+//! two loses nothing; that step is mended by the account's next commit, reading, message or opening.
 //!
 //! Memory: some 2 kB an account with one replica, 300 bytes a ledger entry (kept for good), and for each replica, hour, key and
 //! model that was used some 250 bytes, also kept for good. Redis must not evict (`maxmemory-policy noeviction`).

@@ -451,3 +451,6 @@ pub(super) fn rules(book: &Book, total: Amount, policy: Policy) -> Rules {
         policy,
     }
 }
+
+#[cfg(test)]
+mod tests;

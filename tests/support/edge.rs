@@ -1,4 +1,4 @@
-//! A replica with a proxy in front of an upstream, and the account `a` with 100.
+//! A replica with a proxy in front of an upstream, and the account `a` with money.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub(crate) struct Edge {
     pub(crate) address: SocketAddr,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) running: Option<Running>,
+    money: &'static str,
 }
 
 /// What differs from the usual.
@@ -85,6 +86,7 @@ impl Plan {
         Edge {
             address: running.local_addr,
             running: Some(running),
+            money: self.money,
             node,
             account,
             stop,
@@ -97,12 +99,12 @@ impl Edge {
         Plan::before(upstream.address).start().await
     }
 
-    /// Waits until nothing is held, then checks what is left of 100.
+    /// Waits until nothing is held, then checks what is left of the money.
     pub(crate) async fn check_spent(&self, spent: &str) {
         self.nothing_is_held().await;
         let left = self.node.balance(&self.account).await;
-        let expected = amount("100").checked_sub(amount(spent)).unwrap();
-        assert_eq!(left, expected, "of 100, {spent} should be spent");
+        let expected = amount(self.money).checked_sub(amount(spent)).unwrap();
+        assert_eq!(left, expected, "of {}, {spent} should be spent", self.money);
     }
 
     /// Nothing is held, with no waiting.

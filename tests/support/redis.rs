@@ -1,12 +1,5 @@
 //! A real `redis-server` on a Unix socket in a directory of its own: no port to collide, killed when dropped.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, which is what it is for"
-)]
-
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -29,7 +29,7 @@ impl Redis {
         account: &AccountId,
         claims: &[String],
     ) -> Result<Option<Snapshot>, StoreError> {
-        let mut reads = vec![self.read_head(account)];
+        let mut reads = vec![self.read_head(account), self.read_outbox(account)];
         if !claims.is_empty() {
             reads.push(Read::new("HMGET", self.names.claims(account), claims));
         }
@@ -37,6 +37,11 @@ impl Redis {
         let Some(mut snapshot) = parse_head(replies.next())? else {
             return Ok(None);
         };
+        let waiting: u64 = take(replies.next().unwrap_or_default())?;
+        if waiting > 0 {
+            // Whoever lost the reply to a commit comes here next.
+            self.relay_or_warn(account).await;
+        }
         if let Some(reply) = replies.next() {
             let found: Fields = take(reply)?;
             let read = |json: Option<Vec<u8>>| json.map(|json| parse(&json)).transpose();
@@ -59,7 +64,7 @@ impl Redis {
             Read::all("HGETALL", self.names.lifetime(account, own)),
             Read::all("HGETALL", self.names.hour(account, hour, own)),
             Read::all("HVALS", self.names.keys(account)),
-            Read::all("LLEN", self.names.outbox(account)),
+            self.read_outbox(account),
         ];
         let mut replies = self.link.at_once(&reads).await?;
         let Some(snapshot) = parse_head(replies.next())? else {
@@ -94,6 +99,10 @@ impl Redis {
             usage,
             keys,
         }))
+    }
+
+    fn read_outbox(&self, account: &AccountId) -> Read {
+        Read::all("LLEN", self.names.outbox(account))
     }
 
     fn read_head(&self, account: &AccountId) -> Read {
@@ -156,7 +165,8 @@ impl Redis {
         }
     }
 
-    /// Relays what waits in an account's outbox. What fails is tried again at the account's next commit, message or opening.
+    /// Relays what waits in an account's outbox. What fails is tried again at the account's next commit, message, reading or
+    /// opening.
     pub(super) async fn relay_or_warn(&self, account: &AccountId) {
         if let Err(error) = self.relay(account).await {
             tracing::warn!(%account, %error, "events wait in the outbox");

@@ -1,0 +1,422 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::engine::{Ask, Bounds, Engine, Hold, Key, ModelId};
+use crate::id::AccountId;
+use crate::ledger::{Action, Command, apply};
+use crate::store::{KeyRecord, Row};
+use crate::usage::{Certainty, Counts};
+
+const TIMES: Times = Times {
+    interval: Duration::from_millis(100),
+    lease: Duration::from_secs(30),
+    margin: Duration::from_secs(1),
+    ahead: Duration::from_secs(10),
+    idle: Duration::from_secs(10),
+};
+
+/// One account on one replica, and what a store would hold of it.
+struct Bench {
+    engine: Arc<Engine>,
+    account: Arc<Account>,
+    key: Arc<Key>,
+    line: Line,
+    clock: Clock,
+    policy: Policy,
+    stored: Published,
+}
+
+fn nanos(n: i64) -> Amount {
+    Amount::from_nanos(n)
+}
+
+fn bench(money: i64) -> Bench {
+    let clock = Clock::manual(Timestamp::from_nanos(0));
+    let now = clock.now();
+    let id = AccountId::new("a").unwrap();
+    let policy = Policy::default();
+    let book = Book::new(id.clone(), "USD".into(), "default".into(), now.wall);
+    let recharge = Action::Recharge {
+        amount: nanos(money),
+        order_id: "o".into(),
+        priority: 0,
+        expires: None,
+        note: String::new(),
+    };
+    let command = Command {
+        idempotency_key: None,
+        action: recharge,
+    };
+    let book = apply(&book, Amount::ZERO, &command, &policy, now.wall)
+        .unwrap()
+        .book;
+    let snapshot = Snapshot {
+        version: 1,
+        book,
+        spend: Amount::ZERO,
+        unleased: nanos(money),
+        claims: Vec::new(),
+    };
+    let engine = Engine::new([1; 16], Bounds::default());
+    let rules = rules(&snapshot.book, Amount::ZERO, policy.clone());
+    let account = engine.load(id.clone(), rules, std::iter::empty());
+    let record = KeyRecord {
+        id: KeyId::new("k").unwrap(),
+        account: id,
+        digest: String::new(),
+        name: String::new(),
+        hint: String::new(),
+        created: now.wall,
+        expires: None,
+        revoked: None,
+        qps: None,
+        models: Vec::new(),
+    };
+    let key = engine.load_key(None, &account, record);
+    let opened = Opened {
+        snapshot,
+        row: Row::default(),
+        usage: Vec::new(),
+        keys: Vec::new(),
+    };
+    let line = Line::new(&opened, &[], now);
+    let stored = Published {
+        applied: true,
+        standing: Standing::default(),
+        seq: 0,
+        total: Amount::ZERO,
+        unleased: nanos(money),
+        version: 1,
+    };
+    Bench {
+        engine,
+        account,
+        key,
+        line,
+        clock,
+        policy,
+        stored,
+    }
+}
+
+impl Bench {
+    /// The next message, for calls that wait for `need`.
+    fn message(&mut self, need: i64) -> Option<Publish> {
+        let now = self.clock.now();
+        self.line.collect(&self.account, &self.engine, now);
+        self.line
+            .message(&self.account, nanos(need), false, &TIMES, now)
+    }
+
+    /// What a store does with a message, as its documentation says.
+    fn store(&mut self, message: &Publish) -> Published {
+        let stored = &mut self.stored;
+        stored.applied = message.seq > stored.seq && message.believed == stored.standing;
+        stored.seq = stored.seq.max(message.seq);
+        if stored.applied {
+            let minus = |a: Amount, b: Amount| a.checked_sub(b).unwrap();
+            let spent = minus(message.new.spend, stored.standing.spend);
+            stored.total = stored.total.checked_add(spent).unwrap();
+            let risen = minus(message.new.committed, stored.standing.committed);
+            let free = minus(stored.unleased, risen);
+            let grant = message.want.min(free.or_zero());
+            stored.unleased = minus(free, grant);
+            stored.standing.spend = message.new.spend;
+            stored.standing.committed = message.new.committed.checked_add(grant).unwrap();
+        }
+        *stored
+    }
+
+    fn answer(&mut self, answer: Option<Published>) -> Next {
+        let now = self.clock.now();
+        self.line
+            .answer(&self.account, answer.as_ref(), &self.policy, &TIMES, now)
+    }
+
+    /// A whole round trip.
+    fn sync(&mut self, need: i64) -> Next {
+        let message = self.message(need).unwrap();
+        let answer = self.store(&message);
+        self.answer(Some(answer))
+    }
+
+    fn hold(&self, amount: i64) -> Option<Hold> {
+        let amount = nanos(amount);
+        let ask = Ask {
+            model: None,
+            counted_as: ModelId::NONE,
+            priced: true,
+            amount,
+            worst: amount,
+        };
+        self.engine
+            .admit(Arc::clone(&self.key), ask, self.clock.now())
+            .ok()
+    }
+
+    fn spend(&self, hold: i64, actual: i64) {
+        self.hold(hold)
+            .unwrap()
+            .settle(nanos(actual), Certainty::Exact, &Counts::default());
+    }
+
+    fn check_books(&self) {
+        let held = self.line.held(&self.account);
+        let headroom = self.account.purse().headroom();
+        let ceiling = self.line.ceiling;
+        assert_eq!(
+            headroom,
+            ceiling
+                .checked_sub(self.line.spend)
+                .unwrap()
+                .checked_sub(held)
+                .unwrap()
+        );
+    }
+}
+
+#[test]
+fn what_waits_gets_its_lease_and_some_calls_more() {
+    let mut bench = bench(1_000);
+    assert!(bench.hold(3).is_none(), "nothing is leased yet");
+    assert_eq!(bench.sync(3), Next::default());
+    assert_eq!(bench.account.purse().headroom(), nanos(3 * CALLS_AHEAD));
+    assert!(bench.hold(3).is_some());
+    bench.check_books();
+}
+
+#[test]
+fn a_lost_answer_changes_nothing() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    bench.spend(10, 7);
+    let lost = bench.message(0).unwrap();
+    bench.store(&lost);
+    assert_eq!(bench.answer(None), Next::default());
+    assert!(bench.line.failing());
+    bench.spend(10, 5);
+    // The store holds more than believed: it says so, and from there the next message counts.
+    assert!(bench.sync(0).again);
+    assert!(!bench.sync(0).again);
+    assert_eq!(
+        (bench.stored.total, bench.line.unpublished()),
+        (nanos(12), nanos(0))
+    );
+    bench.check_books();
+}
+
+#[test]
+fn a_lost_message_is_said_again_with_its_rows() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    bench.spend(10, 7);
+    let lost = bench.message(0).unwrap();
+    assert_eq!(
+        lost.usage.len(),
+        2,
+        "the hour's row and the one of all time"
+    );
+    bench.answer(None);
+    let again = bench.message(0).unwrap();
+    assert_eq!((again.usage, again.new), (lost.usage, lost.new));
+    assert!(again.seq > lost.seq);
+}
+
+#[test]
+fn a_message_is_not_sent_twice_at_once() {
+    let mut bench = bench(1_000);
+    let first = bench.message(1).unwrap();
+    assert!(bench.message(1).is_none());
+    let answer = bench.store(&first);
+    bench.answer(Some(answer));
+    assert!(bench.message(1).is_some());
+}
+
+#[test]
+fn a_store_that_lost_spend_is_healed() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    let old = bench.stored;
+    bench.spend(10, 7);
+    bench.sync(0);
+    bench.stored = Published { seq: 0, ..old };
+    bench.spend(10, 5);
+    assert!(bench.sync(0).again);
+    bench.sync(0);
+    assert_eq!(bench.stored.total, nanos(12));
+    bench.check_books();
+}
+
+#[test]
+fn an_overshoot_is_published_and_not_leased_again() {
+    let mut bench = bench(10);
+    bench.sync(10);
+    bench.spend(10, 25);
+    let next = bench.sync(0);
+    assert_eq!(
+        (bench.stored.total, bench.stored.unleased),
+        (nanos(25), nanos(-15))
+    );
+    assert!(
+        next.observe,
+        "the ledger must hear that the account is overdue"
+    );
+    assert_eq!(
+        bench.account.rules().standing,
+        Some(crate::refusal::Reason::AccountOverdue)
+    );
+    assert!(bench.sync(1).short);
+    bench.check_books();
+}
+
+#[test]
+fn nobody_else_has_what_a_sole_replica_lacks() {
+    let mut bench = bench(10);
+    let next = bench.sync(11);
+    assert_eq!((next.short, next.scarce), (true, false));
+    assert_eq!(
+        bench.account.purse().headroom(),
+        nanos(10),
+        "what there is, it has"
+    );
+}
+
+#[test]
+fn what_others_have_leased_is_looked_for() {
+    let mut bench = bench(10);
+    bench.stored.unleased = nanos(4);
+    let next = bench.sync(5);
+    assert_eq!((next.short, next.scarce), (true, true));
+}
+
+#[test]
+fn a_lease_runs_from_when_it_was_asked_for_and_ends_a_margin_early() {
+    let mut bench = bench(1_000);
+    let message = bench.message(1).unwrap();
+    let answer = bench.store(&message);
+    bench.clock.advance(Duration::from_secs(5));
+    bench.answer(Some(answer));
+    bench
+        .clock
+        .advance(Duration::from_secs(24) - Duration::from_nanos(1));
+    assert!(bench.hold(1).is_some());
+    bench.clock.advance(Duration::from_nanos(1));
+    assert!(bench.hold(1).is_none());
+}
+
+#[test]
+fn an_idle_lease_goes_back_but_for_what_is_held() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    let held = bench.hold(10).unwrap();
+    assert!(
+        !bench
+            .line
+            .has_news(&bench.account, &TIMES, bench.clock.now())
+    );
+    bench.clock.advance(TIMES.idle);
+    assert!(
+        bench
+            .line
+            .has_news(&bench.account, &TIMES, bench.clock.now())
+    );
+    bench.sync(0);
+    assert_eq!(
+        (bench.stored.unleased, bench.line.held(&bench.account)),
+        (nanos(990), nanos(10))
+    );
+    assert!(!bench.line.at_rest(&bench.account));
+    held.release();
+    bench.sync(0);
+    assert!(bench.line.at_rest(&bench.account));
+    bench.check_books();
+}
+
+#[test]
+fn rights_that_lapsed_are_not_used_again() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    let _held = bench.hold(10).unwrap();
+    // The store took the free rights back while this replica was silent.
+    let free = bench
+        .stored
+        .standing
+        .committed
+        .checked_sub(nanos(10))
+        .unwrap();
+    bench.stored.standing.committed = nanos(10);
+    bench.stored.unleased = bench.stored.unleased.checked_add(free).unwrap();
+    assert!(bench.sync(0).again);
+    assert_eq!(bench.account.purse().headroom(), nanos(0));
+    bench.sync(0);
+    assert_eq!(
+        bench
+            .stored
+            .standing
+            .committed
+            .checked_add(bench.stored.unleased),
+        Some(nanos(1_000))
+    );
+    bench.check_books();
+}
+
+#[test]
+fn an_outage_is_a_matter_of_policy() {
+    use crate::policy::StoreOutage;
+    for (store_outage, goes_on) in [(StoreOutage::Lease, true), (StoreOutage::Refuse, false)] {
+        let mut bench = bench(1_000);
+        bench.policy.store_outage = store_outage;
+        bench.sync(10);
+        bench.message(0).unwrap();
+        bench.answer(None);
+        assert_eq!(bench.hold(1).is_some(), goes_on, "{store_outage:?}");
+        bench.sync(0);
+        assert!(bench.hold(1).is_some(), "{store_outage:?}");
+    }
+}
+
+#[test]
+fn a_newer_book_is_asked_for_and_an_older_one_ignored() {
+    let mut bench = bench(1_000);
+    bench.stored.version = 2;
+    assert!(bench.sync(0).refresh);
+    let mut snapshot = Snapshot {
+        version: 2,
+        book: bench.line.known.book.clone(),
+        spend: Amount::ZERO,
+        unleased: Amount::ZERO,
+        claims: Vec::new(),
+    };
+    bench
+        .line
+        .follow(&bench.account, snapshot.clone(), bench.policy.clone());
+    assert!(!bench.sync(0).refresh);
+    snapshot.version = 1;
+    bench
+        .line
+        .follow(&bench.account, snapshot, bench.policy.clone());
+    assert_eq!(bench.line.known.version, 2);
+}
+
+#[test]
+fn usage_adds_up_to_spend_in_every_message() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    for hour in 0..4 {
+        bench.spend(10, 3 + hour);
+        bench.clock.advance(Duration::from_secs(3_600));
+        bench.line.forget(&bench.account, bench.clock.now());
+        bench.sync(10);
+        bench.spend(10, 2);
+        let message = bench.message(0).unwrap();
+        let all_time = message.usage.iter().filter(|row| row.hour.is_none());
+        assert_eq!(
+            all_time.map(|row| row.tally.cost_nanos).sum::<i64>(),
+            message.new.spend.nanos()
+        );
+        let answer = bench.store(&message);
+        bench.answer(Some(answer));
+    }
+}

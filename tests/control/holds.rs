@@ -1,0 +1,286 @@
+//! HoldService.
+
+use tollgate::proto::v1;
+use tonic::Code;
+use tonic::transport::Channel;
+use v1::hold_request::Caller;
+use v1::hold_service_client::HoldServiceClient;
+use v1::settle_request::Cost;
+
+use super::{Api, UNIT, refused, said, usd, violations};
+
+fn client(api: &Api) -> HoldServiceClient<Channel> {
+    HoldServiceClient::new(api.channel.clone())
+}
+
+fn by_secret(name: &str, units: i64, request: &str) -> v1::HoldRequest {
+    v1::HoldRequest {
+        caller: Some(Caller::Secret(format!("sk-secret-{name}"))),
+        amount: usd(units),
+        request_id: request.into(),
+        ..v1::HoldRequest::default()
+    }
+}
+
+fn settle(id: &str, cost: Cost) -> v1::SettleRequest {
+    v1::SettleRequest {
+        hold_id: id.into(),
+        cost: Some(cost),
+    }
+}
+
+async fn hold(api: &Api, request: v1::HoldRequest) -> v1::Hold {
+    let answer = client(api).hold(request).await.unwrap();
+    answer.into_inner().hold.unwrap()
+}
+
+#[tokio::test]
+async fn a_hold_is_settled_once_to_what_the_call_cost() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let held = hold(&api, by_secret("a", 3, "")).await;
+    assert_eq!(
+        (held.amount, held.account_id.as_str(), held.key_id.as_str()),
+        (usd(3), "a", "k-a")
+    );
+    let seen = api.get("a").await;
+    assert_eq!(
+        (seen.held, seen.available, seen.balance),
+        (usd(3), usd(2), usd(5))
+    );
+    let cost = Cost::Amount(v1::Amount {
+        unit: "USD".into(),
+        nanos: 2 * UNIT,
+    });
+    let first = client(&api)
+        .settle(settle(&held.hold_id, cost))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (
+            first.charge.as_ref().unwrap().amount.clone(),
+            first.replayed
+        ),
+        (usd(2), false)
+    );
+    // A lost answer: the repeat says something else, and the first settlement stands.
+    let other = Cost::Amount(v1::Amount {
+        unit: String::new(),
+        nanos: UNIT,
+    });
+    let again = client(&api)
+        .settle(settle(&held.hold_id, other))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((again.charge, again.replayed), (first.charge, true));
+    let seen = api.get("a").await;
+    assert_eq!((seen.held, seen.balance), (usd(0), usd(3)));
+    let release = v1::ReleaseRequest {
+        hold_id: held.hold_id,
+    };
+    assert_eq!(
+        refused(client(&api).release(release).await),
+        said(Code::FailedPrecondition, "HOLD_SETTLED")
+    );
+}
+
+#[tokio::test]
+async fn a_hold_is_settled_by_counts_at_the_price_of_its_model() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let request = v1::HoldRequest {
+        caller: Some(Caller::Key(v1::KeyName {
+            account_id: "a".into(),
+            key_id: "k-a".into(),
+        })),
+        model: "tokens".into(),
+        input_tokens: Some(100),
+        max_output_tokens: Some(50),
+        ..v1::HoldRequest::default()
+    };
+    let held = hold(&api, request).await;
+    assert_eq!(
+        held.amount.unwrap().nanos,
+        200_000_000,
+        "100 in at 0.001 and 50 out at 0.002"
+    );
+    let counts = v1::MeterCounts {
+        counts: vec![
+            v1::MeterCount {
+                meter: v1::Meter::Input.into(),
+                count: 100,
+            },
+            v1::MeterCount {
+                meter: v1::Meter::Output.into(),
+                count: 7,
+            },
+        ],
+    };
+    let settled = client(&api)
+        .settle(settle(&held.hold_id, Cost::Counts(counts)))
+        .await
+        .unwrap();
+    let charge = settled.into_inner().charge.unwrap();
+    assert_eq!(charge.amount.unwrap().nanos, 114_000_000);
+    assert_eq!(
+        (charge.certainty, charge.counts.len()),
+        (v1::Certainty::Exact.into(), 3)
+    );
+    assert_eq!(
+        api.get("a").await.balance.unwrap().nanos,
+        5 * UNIT - 114_000_000
+    );
+}
+
+#[tokio::test]
+async fn a_released_hold_costs_nothing_and_cannot_be_settled() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let held = hold(&api, by_secret("a", 5, "")).await;
+    let release = v1::ReleaseRequest {
+        hold_id: held.hold_id.clone(),
+    };
+    client(&api).release(release.clone()).await.unwrap();
+    client(&api).release(release).await.unwrap();
+    let cost = Cost::Amount(usd(1).unwrap());
+    let settled = client(&api).settle(settle(&held.hold_id, cost)).await;
+    assert_eq!(
+        refused(settled),
+        said(Code::FailedPrecondition, "HOLD_RELEASED")
+    );
+    assert_eq!(api.get("a").await.available, usd(5));
+}
+
+#[tokio::test]
+async fn the_same_request_id_gives_the_same_hold() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let first = hold(&api, by_secret("a", 3, "r1")).await;
+    let again = hold(&api, by_secret("a", 3, "r1")).await;
+    assert_eq!(first, again);
+    assert_eq!(api.get("a").await.held, usd(3));
+    let mut wrong = by_secret("a", 3, "r1");
+    wrong.amount.as_mut().unwrap().unit = "EUR".into();
+    assert_eq!(
+        refused(client(&api).hold(wrong).await),
+        said(Code::InvalidArgument, "UNIT_MISMATCH")
+    );
+    assert_eq!(
+        api.get("a").await.held,
+        usd(3),
+        "the hold of the first request stands"
+    );
+}
+
+#[tokio::test]
+async fn refusals_keep_their_reasons() {
+    let api = Api::start().await;
+    api.account("a", 1).await;
+    let check = async |request: v1::HoldRequest, code: Code, reason: &str| {
+        assert_eq!(
+            refused(client(&api).hold(request).await),
+            said(code, reason)
+        );
+    };
+    check(
+        by_secret("a", 2, ""),
+        Code::ResourceExhausted,
+        "INSUFFICIENT_BALANCE",
+    )
+    .await;
+    check(
+        by_secret("nobody", 1, ""),
+        Code::PermissionDenied,
+        "KEY_UNKNOWN",
+    )
+    .await;
+    let stranger = Caller::Key(v1::KeyName {
+        account_id: "b".into(),
+        key_id: "k-a".into(),
+    });
+    let stranger = v1::HoldRequest {
+        caller: Some(stranger),
+        ..by_secret("a", 1, "")
+    };
+    check(stranger, Code::PermissionDenied, "KEY_UNKNOWN").await;
+    let unpriced = v1::HoldRequest {
+        amount: None,
+        model: "unknown".into(),
+        ..by_secret("a", 1, "")
+    };
+    check(unpriced, Code::FailedPrecondition, "MODEL_NOT_PRICED").await;
+    assert_eq!(api.get("a").await.available, usd(1), "nothing is held");
+}
+
+#[tokio::test]
+async fn wrong_requests_are_named() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let check = async |request: v1::HoldRequest, field: &str| {
+        assert_eq!(violations(client(&api).hold(request).await), [field]);
+    };
+    check(
+        v1::HoldRequest {
+            caller: None,
+            ..by_secret("a", 1, "")
+        },
+        "caller",
+    )
+    .await;
+    check(
+        v1::HoldRequest {
+            amount: None,
+            ..by_secret("a", 1, "")
+        },
+        "model",
+    )
+    .await;
+    check(by_secret("a", -1, ""), "amount").await;
+    check(by_secret("a", 1, "with space"), "request_id").await;
+    let ttl = Some(prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    });
+    check(
+        v1::HoldRequest {
+            ttl,
+            ..by_secret("a", 1, "")
+        },
+        "ttl",
+    )
+    .await;
+    let cost = Cost::Amount(usd(1).unwrap());
+    let unknown = client(&api).settle(settle("a:nothing", cost)).await;
+    assert_eq!(refused(unknown), said(Code::NotFound, "HOLD_NOT_FOUND"));
+    let held = hold(&api, by_secret("a", 1, "")).await;
+    let none = v1::SettleRequest {
+        hold_id: held.hold_id.clone(),
+        cost: None,
+    };
+    assert_eq!(violations(client(&api).settle(none).await), ["cost"]);
+    let negative = Cost::Amount(usd(-1).unwrap());
+    assert_eq!(
+        violations(client(&api).settle(settle(&held.hold_id, negative)).await),
+        ["amount"]
+    );
+    let foreign = Cost::Amount(v1::Amount {
+        unit: "EUR".into(),
+        nanos: 1,
+    });
+    assert_eq!(
+        violations(client(&api).settle(settle(&held.hold_id, foreign)).await),
+        ["amount.unit"]
+    );
+    let counts = Cost::Counts(v1::MeterCounts::default());
+    assert_eq!(
+        violations(client(&api).settle(settle(&held.hold_id, counts)).await),
+        ["counts"]
+    );
+    assert_eq!(
+        api.get("a").await.held,
+        usd(1),
+        "a settlement that fails leaves the hold"
+    );
+}
