@@ -279,14 +279,16 @@ impl SyncHandle {
         drive::run(Arc::clone(&self.0)).await;
     }
 
-    /// Publishes everything and gives all leases back: the last word before the process ends. `Err` if the store did not take
-    /// it within `patience`; what was not taken is then what this replica's next start, or nobody, publishes.
+    /// Publishes everything and gives all leases back: the last word before the process ends. A store that is away is asked
+    /// again. `Err` if it did not take everything within `patience`; what was not taken is then what this replica's next start,
+    /// or nobody, publishes.
     pub async fn close(&self, patience: Duration) -> Result<SyncReport, StoreError> {
-        match tokio::time::timeout(patience, self.0.leave()).await {
+        let mut failed = None;
+        match tokio::time::timeout(patience, self.0.leave(&mut failed)).await {
             Ok(report) => report,
-            Err(_) => Err(StoreError::Unavailable(format!(
-                "no answer within {patience:?}"
-            ))),
+            Err(_) => Err(failed.unwrap_or_else(|| {
+                StoreError::Unavailable(format!("no answer within {patience:?}"))
+            })),
         }
     }
 }

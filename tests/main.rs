@@ -23,3 +23,5 @@ mod sdk;
 mod store;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod system;

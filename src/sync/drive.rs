@@ -95,8 +95,9 @@ async fn schedule(sync: Arc<Sync>) {
     let mut rounds: u32 = 0;
     loop {
         ticks.tick().await;
-        rounds = rounds.wrapping_add(1);
+        // The first round is one too: a process that has just started is ready as soon as the store has answered.
         let look = rounds.is_multiple_of(ROUNDS_PER_LOOK);
+        rounds = rounds.wrapping_add(1);
         if look {
             sync.clock.follow_wall();
             sync.unload_rested();
@@ -143,20 +144,35 @@ impl Sync {
         first_error.map_or(Ok(report), Err)
     }
 
-    /// Last rounds, until the store has everything. Messages that others have on their way are waited for; the caller bounds it.
-    pub(super) async fn leave(self: &Arc<Self>) -> Result<SyncReport, StoreError> {
+    /// Last rounds, until the store has everything: one that is away may come back, and what is not said now nobody says later.
+    /// Messages that others have on their way are waited for; the caller bounds it. `failed` is why the store has not got it yet.
+    pub(super) async fn leave(
+        self: &Arc<Self>,
+        failed: &mut Option<StoreError>,
+    ) -> Result<SyncReport, StoreError> {
         loop {
-            let report = self.round(Round::Leaving).await?;
-            let unsettled = |entry: &Entry| {
-                let mut line = entry.line();
-                line.collect(&entry.account, &self.engine, self.clock.now());
-                line.is_in_flight() || line.unpublished().is_positive()
+            let pause = match self.round(Round::Leaving).await {
+                Ok(report) if self.all_said() => return Ok(report),
+                Ok(_) => SCARCE_WAIT,
+                Err(error @ StoreError::Unavailable(_)) => {
+                    tracing::warn!(%error, "the store did not take the last charges; they are sent again");
+                    *failed = Some(error);
+                    self.settings.times.interval
+                }
+                Err(error) => return Err(error),
             };
-            if !self.lines.iter().any(|entry| unsettled(&entry)) {
-                return Ok(report);
-            }
-            tokio::time::sleep(SCARCE_WAIT).await;
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Whether the store has taken everything that was spent.
+    fn all_said(&self) -> bool {
+        let unsettled = |entry: &Entry| {
+            let mut line = entry.line();
+            line.collect(&entry.account, &self.engine, self.clock.now());
+            line.is_in_flight() || line.unpublished().is_positive()
+        };
+        !self.lines.iter().any(|entry| unsettled(&entry))
     }
 
     fn entries(&self, round: Round) -> Vec<Arc<Entry>> {

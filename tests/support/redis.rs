@@ -97,6 +97,15 @@ impl Server {
         assert!(sent.success());
     }
 
+    /// Ends it as an administrator does: what it had acknowledged is written first.
+    pub(crate) fn shut_down(&mut self) {
+        // It answers by closing the connection.
+        let _ = self.try_command::<String>(&["SHUTDOWN"]);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
     /// Kills it on the spot.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -1,0 +1,204 @@
+//! The store goes away and comes back: calls go on within the lease, whoever asks is told, and in the end the books agree.
+
+use std::time::Duration;
+
+use tollgate::clock::Clock;
+use tollgate::money::Amount;
+
+use super::process::Process;
+use super::wire::{HELLO_COST, ask, hello};
+use super::{Kind, System};
+use crate::support::http::call;
+use crate::support::node::amount as units;
+use crate::support::redis::Server;
+use crate::support::until;
+
+/// How the store goes away.
+#[derive(Clone, Copy)]
+enum Outage {
+    /// Connections stay and nothing is answered.
+    Frozen,
+    /// Connections break and none is taken.
+    Stopped,
+}
+
+impl Outage {
+    fn begin(self, redis: &mut Server) {
+        match self {
+            Self::Frozen => redis.freeze(),
+            Self::Stopped => redis.shut_down(),
+        }
+    }
+
+    async fn end(self, redis: &mut Server) {
+        match self {
+            Self::Frozen => redis.thaw(),
+            Self::Stopped => redis.run().await,
+        }
+    }
+}
+
+const LOAD_WAIT: Duration = Duration::from_millis(500);
+/// What everything but the wait takes, on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A store that is away is told of soon.
+const ENV: [(&str, &str); 5] = [
+    ("TOLLGATE_ENGINE__LOAD_WAIT", "500ms"),
+    ("TOLLGATE_SYNC__INTERVAL", "50ms"),
+    ("TOLLGATE_STORE__RESPONSE_TIMEOUT", "200ms"),
+    ("TOLLGATE_STORE__CONNECT_TIMEOUT", "200ms"),
+    ("TOLLGATE_ADMIN__SYNC_AGE_MAX", "700ms"),
+];
+
+/// A call of the account that is loaded passes.
+async fn passes(process: &Process, calls: &mut i64) {
+    let answer = call(process.proxy, hello("a", *calls % 2 == 0, &[])).await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert!(answer.whole, "{answer:?}");
+    *calls += 1;
+}
+
+/// A call of an account that is not loaded is refused, in time.
+async fn cannot_load(process: &Process) {
+    let clock = Clock::system();
+    let sent = clock.now().mono;
+    let answer = call(process.proxy, hello("b", false, &[])).await;
+    let took = clock.now().mono.since(sent);
+    assert_eq!(answer.status(), 503, "{answer:?}");
+    let reason = answer.header("x-tollgate-reason");
+    assert_eq!(reason, Some("STATE_UNAVAILABLE"));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(answer.json()["error"]["code"], "state_unavailable");
+    assert!(took < LOAD_WAIT + SLACK, "{took:?}");
+}
+
+async fn the_store_goes_and_comes_back(outage: Outage) {
+    let mut system = System::new(Kind::Redis, &ENV).await;
+    let process = system.serve().await;
+    process.account("a", "5", "default").await;
+    process.account("b", "5", "default").await;
+    let mut calls = 0;
+    passes(&process, &mut calls).await;
+    let ready = async || process.ready().await.0.then_some(());
+    until("it is ready", ready).await;
+    assert_eq!(process.metric("tollgate_sync_failing").await, "0");
+
+    outage.begin(system.redis());
+    while process.ready().await.0 {
+        passes(&process, &mut calls).await;
+    }
+    let (_, said) = process.ready().await;
+    assert!(said.contains(r#""name":"sync","ok":false"#), "{said}");
+    assert_eq!(process.metric("tollgate_sync_failing").await, "1");
+    let errors = process.metric("tollgate_sync_errors_total").await;
+    assert_ne!(errors, "0");
+    assert!(process.lives().await);
+    cannot_load(&process).await;
+    // The control API says so too, and does not hang.
+    let asked = process.run("account get a", "").await;
+    assert_eq!(asked.status.code(), Some(5), "{asked:?}");
+    for _ in 0..20 {
+        passes(&process, &mut calls).await;
+    }
+
+    outage.end(system.redis()).await;
+    until("it is ready again", ready).await;
+    assert_eq!(process.metric("tollgate_sync_failing").await, "0");
+    process.cli("sync now").await;
+    let spent = Amount::from_nanos(units(HELLO_COST).nanos() * calls);
+    let counted = u64::try_from(calls).unwrap();
+    assert_eq!(process.used("a").await, (counted, spent));
+    let standing = process.show("a").await;
+    assert_eq!(standing.spend, spent);
+    assert_eq!(standing.balance, units("5").checked_sub(spent).unwrap());
+    assert_eq!(standing.held, units("0"));
+    process.verify("a").await;
+    let loads = async || {
+        let answer = call(process.proxy, hello("b", false, &[])).await;
+        (answer.status() == 200).then_some(())
+    };
+    until("the other account loads", loads).await;
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_frozen_store_and_its_return() {
+    the_store_goes_and_comes_back(Outage::Frozen).await;
+}
+
+#[tokio::test]
+async fn a_stopped_store_and_its_restart() {
+    the_store_goes_and_comes_back(Outage::Stopped).await;
+}
+
+/// Calls of `a` pass until one does not; how many passed, and when the other was answered.
+async fn until_refused(process: &Process, clock: &Clock) -> (i64, Duration) {
+    let began = clock.now().mono;
+    for passed in 0.. {
+        let answer = call(process.proxy, ask("a", "flat")).await;
+        if answer.status() == 200 {
+            continue;
+        }
+        assert_eq!(answer.status(), 503, "{answer:?}");
+        let reason = answer.header("x-tollgate-reason");
+        assert_eq!(reason, Some("STATE_UNAVAILABLE"));
+        return (passed, clock.now().mono.since(began));
+    }
+    unreachable!()
+}
+
+async fn goes_on_until_the_lease_is_over(
+    env: &[(&str, &str)],
+    money: &str,
+    check: impl FnOnce(i64, Duration),
+) {
+    let mut system = System::new(Kind::Redis, &[&ENV, env].concat()).await;
+    let process = system.serve().await;
+    process.account("a", money, "default").await;
+    let first = call(process.proxy, ask("a", "flat")).await;
+    assert_eq!(first.status(), 200, "{first:?}");
+    process.cli("sync now").await;
+
+    system.redis().freeze();
+    let (passed, took) = until_refused(&process, &Clock::system()).await;
+    check(passed, took);
+    system.redis().thaw();
+    let passes = async || {
+        let answer = call(process.proxy, ask("a", "flat")).await;
+        (answer.status() == 200).then_some(())
+    };
+    until("calls pass again", passes).await;
+    process.cli("sync now").await;
+    let calls = u64::try_from(1 + passed + 1).unwrap();
+    let spent = Amount::from_units(1 + passed + 1).unwrap();
+    assert_eq!(process.used("a").await, (calls, spent));
+    let balance = units(money).checked_sub(spent).unwrap();
+    assert_eq!(process.show("a").await.balance, balance);
+    process.verify("a").await;
+    process.terminate().await;
+}
+
+#[tokio::test]
+async fn without_a_store_no_more_is_spent_than_was_leased() {
+    // Much less is leased than there is: some calls' worth.
+    goes_on_until_the_lease_is_over(&[], "1000000", |passed, _| {
+        assert!((1..10_000).contains(&passed), "{passed}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_store_calls_stop_before_the_lease_is_over() {
+    let env = [
+        ("TOLLGATE_SYNC__LEASE", "2s"),
+        ("TOLLGATE_SYNC__LEASE_MARGIN", "500ms"),
+        // Enough for as long as it runs.
+        ("TOLLGATE_SYNC__LEASE_TARGET", "1h"),
+    ];
+    goes_on_until_the_lease_is_over(&env, "100000", |passed, took| {
+        assert!(passed > 1, "{passed}");
+        assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
+    })
+    .await;
+}
