@@ -77,6 +77,7 @@ impl Core {
             clock.clone(),
             replica.clone(),
             sync,
+            metrics.clone(),
         );
         let gate = Gate::new(
             engine,

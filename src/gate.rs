@@ -65,7 +65,8 @@ pub struct Call<'a> {
 #[must_use = "a ticket that is dropped is settled by policy, not by what the call used"]
 pub struct Ticket {
     gate: Arc<Gate>,
-    hold: Hold,
+    /// `None` once it is settled.
+    hold: Option<Hold>,
     key: Arc<Key>,
     model: ModelId,
     price: Option<Arc<Price>>,
@@ -98,6 +99,8 @@ enum Priced {
 /// A hold with what it was taken under.
 struct Taken {
     hold: Hold,
+    /// When: later than the call came if it had to wait.
+    at: Now,
     price: Option<Arc<Price>>,
     model: ModelId,
 }
@@ -171,19 +174,25 @@ impl Gate {
             let taken = self
                 .take(Arc::clone(&key), model, priced, foreseen, None, now)
                 .await?;
-            let Some(Taken { hold, price, model }) = taken else {
+            let Some(Taken {
+                hold,
+                at,
+                price,
+                model,
+            }) = taken
+            else {
                 continue;
             };
             return Ok(Ticket {
                 gate: Arc::clone(self),
-                hold,
+                hold: Some(hold),
                 key,
                 model,
                 price,
                 foreseen,
                 on_missing_usage: terms.on_missing_usage,
                 on_upstream_error: terms.on_upstream_error,
-                admitted: now,
+                admitted: at,
             });
         }
         Err(Refusal::new(Reason::StateUnavailable))
@@ -222,6 +231,7 @@ impl Gate {
                 Ok(hold) => {
                     return Ok(Some(Taken {
                         hold,
+                        at: now,
                         price,
                         model: counted_as,
                     }));
@@ -323,7 +333,7 @@ impl Ticket {
 
     /// How much is set aside.
     pub fn held(&self) -> Amount {
-        self.hold.amount()
+        self.hold.as_ref().map_or(Amount::ZERO, Hold::amount)
     }
 
     /// Whether the cost depends on what the upstream says it used.
@@ -332,17 +342,26 @@ impl Ticket {
     }
 
     /// Ends the call by the route's terms.
-    pub fn settle(self, outcome: Outcome) -> Charge {
+    pub fn settle(mut self, outcome: Outcome) -> Charge {
         let terms = charge::Terms {
             price: self.price.as_deref(),
-            held: self.hold.amount(),
+            held: self.held(),
             foreseen: self.foreseen,
             on_missing_usage: self.on_missing_usage,
             on_upstream_error: self.on_upstream_error,
         };
-        let charge = charge::end(self.hold, charge::charge(&terms, &outcome));
+        let charge = charge::end(self.hold.take(), charge::charge(&terms, &outcome));
         self.gate.metrics.charged(outcome.end, &charge);
         charge
+    }
+}
+
+impl Drop for Ticket {
+    /// Its hold, if it was not settled, ends itself by policy as it is dropped.
+    fn drop(&mut self) {
+        if self.hold.is_some() {
+            self.gate.metrics.abandoned();
+        }
     }
 }
 

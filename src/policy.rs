@@ -113,9 +113,9 @@ impl Policy {
     /// Every field that is wrong, with what would work.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.credit_limit.is_negative() {
+        if self.credit_limit.is_negative() || self.credit_limit > CREDIT_LIMIT_MAX {
             problems.push(format!(
-                "credit_limit is {}; it is zero or more",
+                "credit_limit is {}; give 0 to {CREDIT_LIMIT_MAX}",
                 self.credit_limit
             ));
         }
@@ -144,6 +144,9 @@ impl Policy {
         problems
     }
 }
+
+/// The largest credit limit: a ninth of the range of an amount, so that credit and limit together stay within it.
+pub const CREDIT_LIMIT_MAX: Amount = Amount::from_nanos(1_000_000_000_000_000_000);
 
 /// A hold of a day is an account that pays by the day.
 const HOLD_MS_LIMIT: u64 = 86_400_000;

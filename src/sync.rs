@@ -27,6 +27,7 @@ use crate::ledger::Command;
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{Publish, Published, Store, StoreError};
+use crate::telemetry::Metrics;
 use line::{Line, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
@@ -81,6 +82,7 @@ struct Sync {
     clock: Clock,
     replica: ReplicaId,
     settings: Settings,
+    metrics: Metrics,
     lines: DashMap<AccountId, Arc<Entry>, foldhash::fast::RandomState>,
     /// Accounts being taken up; each entry lasts as long as somebody waits for it.
     loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
@@ -155,6 +157,7 @@ impl SyncHandle {
         clock: Clock,
         replica: ReplicaId,
         settings: Settings,
+        metrics: Metrics,
     ) -> Self {
         let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
         Self(Arc::new(Sync {
@@ -165,6 +168,7 @@ impl SyncHandle {
             clock,
             replica,
             settings,
+            metrics,
             lines: DashMap::default(),
             loads: DashMap::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
@@ -178,7 +182,10 @@ impl SyncHandle {
     pub async fn identify(&self, secret: &[u8], now: Now) -> Result<Arc<Key>, Refusal> {
         match self.0.engine.identify(secret, now) {
             Identified::Key(key) => Ok(key),
-            Identified::Unknown => Err(Refusal::new(Reason::KeyUnknown)),
+            Identified::Unknown => {
+                self.0.metrics.unknown_key_hit();
+                Err(Refusal::new(Reason::KeyUnknown))
+            }
             Identified::NotLoaded(fingerprint) => {
                 let look_up = self.0.look_up(secret, fingerprint, now);
                 let unavailable = || Refusal::after(Reason::StateUnavailable, STORE_RETRY);

@@ -6,9 +6,11 @@ use tollgate::gate::{End, Outcome};
 use tollgate::meter::Reading;
 use tollgate::policy::{HoldRule, Policy};
 use tollgate::refusal::Reason;
+use tollgate::telemetry::Levels;
 use tollgate::usage::{Counts, Meter};
 
 use crate::support::node::{Node, amount, call, terms};
+use crate::support::until;
 
 fn used(input: u64, output: u64) -> Outcome {
     let usage = Counts::default()
@@ -208,4 +210,64 @@ async fn keys_and_models_are_refused_in_a_fixed_order() {
         .await
         .unwrap_err();
     assert_eq!(refused.reason, Reason::KeyRevoked, "at once");
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_dropped_is_counted_and_costs_nothing() {
+    let node = Node::embedded();
+    let account = node.account("a", "5").await;
+    let terms = terms();
+    let admit = async || {
+        node.core
+            .gate
+            .admit(&call("sk-a", "flat", &terms))
+            .await
+            .unwrap()
+    };
+    drop(admit().await);
+    admit().await.settle(used(0, 0));
+    let metrics = node.core.gate.metrics().render(&Levels::default());
+    assert!(
+        metrics.contains("tollgate_calls_abandoned_total 1\n"),
+        "{metrics}"
+    );
+    assert_eq!(node.balance(&account).await, amount("4"));
+}
+
+#[tokio::test]
+async fn what_is_settled_is_published_by_the_schedule_alone() {
+    let node = Node::embedded();
+    let account = node.account("a", "5").await;
+    let terms = terms();
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-a", "flat", &terms))
+        .await
+        .unwrap();
+    ticket.settle(used(0, 0));
+    let spent = async || {
+        let snapshot = node.core.store.read(&account, &[]).await.unwrap().unwrap();
+        (snapshot.spend == amount("1")).then_some(())
+    };
+    until("the schedule publishes", spent).await;
+}
+
+#[tokio::test]
+async fn the_rate_that_a_first_call_sees_is_that_of_its_admission() {
+    let node = Node::embedded_with(Policy {
+        qps: Some(1),
+        burst: Some(3),
+        ..Policy::default()
+    });
+    node.account("a", "5").await;
+    let terms = terms();
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-a", "flat", &terms))
+        .await
+        .unwrap();
+    let rate = ticket.rate().unwrap();
+    assert_eq!((rate.limit, rate.burst, rate.remaining), (1, 3, 2));
 }

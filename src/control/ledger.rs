@@ -7,7 +7,7 @@ use super::errors::{Fault, answer};
 use super::pages::{Filter, ROWS};
 use crate::clock::Timestamp;
 use crate::id::AccountId;
-use crate::ledger::Entry;
+use crate::ledger::{Command, Entry};
 use crate::proto::convert::{account_id, entry, entry_kind, entry_kinds, timestamp_from};
 use crate::proto::v1::{self, ledger_service_server::LedgerService};
 
@@ -68,6 +68,18 @@ impl Control {
             to: timestamp_from("end_time", request.end_time.as_ref())?,
             newest_first: request.newest_first,
         };
+        if token.is_empty() {
+            // What was settled since the last entry gets one, so that the listing adds up to the balance.
+            self.flush(&query.account).await;
+            let observed = self
+                .core()
+                .books
+                .run(&query.account, Command::observe())
+                .await?;
+            if observed.entry.is_some() {
+                self.refresh(&query.account).await;
+            }
+        }
         let book = self.read(&query.account).await?.book;
         let start = if query.newest_first {
             book.entries.saturating_add(1)

@@ -239,14 +239,18 @@ fn partly(said: Counts, terms: &Terms<'_>, outcome: &Outcome) -> Counts {
 }
 
 /// Ends a hold with a charge, or without one.
-pub(super) fn end(hold: Hold, charge: Option<Charge>) -> Charge {
+pub(super) fn end(hold: Option<Hold>, charge: Option<Charge>) -> Charge {
     match charge {
         Some(charge) => {
-            hold.settle(charge.amount, charge.certainty, &charge.counts);
+            if let Some(hold) = hold {
+                hold.settle(charge.amount, charge.certainty, &charge.counts);
+            }
             charge
         }
         None => {
-            hold.release();
+            if let Some(hold) = hold {
+                hold.release();
+            }
             Charge {
                 amount: Amount::ZERO,
                 certainty: Certainty::None,

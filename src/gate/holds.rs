@@ -199,7 +199,10 @@ impl Gate {
             let taken = self
                 .take(Arc::clone(&key), model, priced, foreseen, amount, now)
                 .await?;
-            let Some(Taken { hold, price, model }) = taken else {
+            let Some(Taken {
+                hold, price, model, ..
+            }) = taken
+            else {
                 continue;
             };
             let most = key.account().rules().policy.hold_time();
@@ -266,7 +269,7 @@ impl Gate {
                     .late(Arc::clone(&kept.key), kept.model, self.clock.now())
             }
         };
-        charge::end(hold, Some(charge));
+        charge::end(Some(hold), Some(charge));
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
     }
@@ -321,7 +324,7 @@ impl Gate {
                     State::Expired
                 };
                 if let State::Open(hold) = std::mem::replace(&mut kept.state, next) {
-                    charge::end(hold, charged.then_some(charge));
+                    charge::end(Some(hold), charged.then_some(charge));
                 }
             }
             true

@@ -270,16 +270,20 @@ impl Book {
             absorbed: Amount::ZERO,
             floor: Amount::ZERO,
             overdue_since: None,
-            low_balance_sent: false,
+            // An account that opens with nothing has not fallen below anything: the first balance at or above the
+            // threshold arms the event.
+            low_balance_sent: true,
             entries: 0,
             events: 0,
             last_block: 0,
         }
     }
 
-    /// What is left, below zero if more was spent, given the total spend.
-    pub const fn balance(&self, spend: Amount) -> Amount {
-        self.lifetime_credit.saturating_sub(spend)
+    /// What is left, below zero if more was spent, given the total spend. A total below what was absorbed comes from a store that
+    /// has lost spend: what was absorbed is known to have been spent.
+    pub fn balance(&self, spend: Amount) -> Amount {
+        self.lifetime_credit
+            .saturating_sub(spend.max(self.absorbed))
     }
 
     /// What is owed, given the total spend: debt on the book and spend that no block will cover.

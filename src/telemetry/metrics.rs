@@ -27,6 +27,7 @@ pub struct Metrics(Arc<Counters>);
 struct Counters {
     calls: Striped<CallCounts>,
     unknown_key_hits: Striped<Count>,
+    abandoned: Count,
     store_errors: [Count; StoreOp::COUNT],
     store_time: [Histogram; StoreOp::COUNT],
     events: Count,
@@ -151,6 +152,11 @@ impl Metrics {
         self.0.unknown_key_hits.mine().add(1);
     }
 
+    /// A call ended without a settlement: its hold was released or charged by policy.
+    pub fn abandoned(&self) {
+        self.0.abandoned.add(1);
+    }
+
     /// The store did not do something.
     pub fn store_error(&self, op: StoreOp) {
         bump(&self.0.store_errors, op);
@@ -239,6 +245,11 @@ impl Counters {
             "Calls with an unknown key that were refused from memory.",
         );
         page.sample(&[], self.unknown_key_hits.sum(Count::get));
+        page.counter(
+            "tollgate_calls_abandoned_total",
+            "Calls that ended without a settlement; their holds went by policy.",
+        );
+        page.sample(&[], self.abandoned.get());
     }
 
     fn charges(&self, page: &mut Page) {

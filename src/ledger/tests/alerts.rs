@@ -41,6 +41,19 @@ fn credit_is_announced_and_a_correction_is_not() {
 }
 
 #[test]
+fn an_account_that_opens_with_nothing_has_not_fallen() {
+    check(
+        Some(3),
+        &[
+            (0, configure(), &[(AccountOpened, 0, 0)]),
+            (0, recharge(2), &[(CreditAdded, 2, 2)]),
+            (0, recharge(3), &[(CreditAdded, 3, 5)]),
+            (3, Action::Observe, &[(BalanceLow, 3, 2)]),
+        ],
+    );
+}
+
+#[test]
 fn overdue_is_announced_once_per_episode() {
     check(
         None,

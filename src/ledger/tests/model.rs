@@ -38,7 +38,8 @@ pub(super) struct Model {
     /// How much of the total spend was taken.
     pub(super) seen: i64,
     pub(super) overdue_since: Option<i64>,
-    pub(super) warned: bool,
+    /// The balance has been at or above the threshold since it last fell below.
+    pub(super) armed: bool,
     pub(super) lots_made: u64,
     lines_written: u64,
     /// What the last command wrote and announced.
@@ -217,13 +218,13 @@ impl Model {
         }
         match policy.low_balance.map(Amount::nanos) {
             Some(threshold) if self.balance() < threshold => {
-                if !self.warned {
-                    self.warned = true;
+                if self.armed {
+                    self.armed = false;
                     self.news
                         .push((EventKind::BalanceLow, threshold, self.balance()));
                 }
             }
-            _ => self.warned = false,
+            _ => self.armed = true,
         }
     }
 

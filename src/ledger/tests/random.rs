@@ -246,7 +246,7 @@ impl Pair {
         let seen = self.model.after(spent, &Action::Observe, policy, now);
         let seen = seen.unwrap();
         let matters = !seen.news.is_empty()
-            || seen.warned != self.model.warned
+            || seen.armed != self.model.armed
             || ends.iter().any(|end| *end <= now)
             || book.floor != policy.credit_limit;
         assert_eq!(book.wants_observing(spend, policy, at(now)), matters);
@@ -264,7 +264,7 @@ impl Pair {
             book.overdue_since.map(Timestamp::nanos),
             model.overdue_since
         );
-        assert_eq!(book.low_balance_sent, model.warned);
+        assert_eq!(book.low_balance_sent, !model.armed);
         assert_eq!(book.last_block, model.lots_made);
         for (block, lot) in book.blocks.iter().flat_map(|block| {
             let lot = model.lots.iter().filter(|lot| lot.id == block.id);

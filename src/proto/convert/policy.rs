@@ -6,7 +6,9 @@ use super::{
     FieldError, amount, amount_from, amount_or_none, duration, duration_from, required_enum,
 };
 use crate::money::Amount;
-use crate::policy::{BlockWhen, HoldRule, Overrides, Policy, StoreOutage, Unsettled};
+use crate::policy::{
+    BlockWhen, CREDIT_LIMIT_MAX, HoldRule, Overrides, Policy, StoreOutage, Unsettled,
+};
 use crate::proto::v1;
 
 /// How much is set aside before a call.
@@ -103,8 +105,8 @@ fn limit_from(
     unit: &str,
 ) -> Result<Option<Amount>, FieldError> {
     match amount_or_none(field, limit, unit)? {
-        Some(limit) if limit.is_negative() => {
-            let problem = format!("is {limit}; it is zero or more");
+        Some(limit) if limit.is_negative() || limit > CREDIT_LIMIT_MAX => {
+            let problem = format!("is {limit}; give 0 to {CREDIT_LIMIT_MAX}");
             Err(FieldError::invalid(field, problem))
         }
         limit => Ok(limit),
