@@ -85,9 +85,11 @@ async fn the_store_goes_and_comes_back(outage: Outage) {
     assert_eq!(process.metric("tollgate_sync_failing").await, "0");
 
     outage.begin(system.redis());
-    while process.ready().await.0 {
+    let noticed = async || {
         passes(&process, &mut calls).await;
-    }
+        (!process.ready().await.0).then_some(())
+    };
+    until("it is told that it is not ready", noticed).await;
     let (_, said) = process.ready().await;
     assert!(said.contains(r#""name":"sync","ok":false"#), "{said}");
     assert_eq!(process.metric("tollgate_sync_failing").await, "1");
@@ -135,7 +137,7 @@ async fn a_stopped_store_and_its_restart() {
 /// Calls of `a` pass until one does not; how many passed, and when the other was answered.
 async fn until_refused(process: &Process, clock: &Clock) -> (i64, Duration) {
     let began = clock.now().mono;
-    for passed in 0.. {
+    for passed in 0..1_000_000 {
         let answer = call(process.proxy, ask("a", "flat")).await;
         if answer.status() == 200 {
             continue;
@@ -145,7 +147,7 @@ async fn until_refused(process: &Process, clock: &Clock) -> (i64, Duration) {
         assert_eq!(reason, Some("STATE_UNAVAILABLE"));
         return (passed, clock.now().mono.since(began));
     }
-    unreachable!()
+    panic!("never refused")
 }
 
 async fn goes_on_until_the_lease_is_over(
