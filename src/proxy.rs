@@ -56,10 +56,11 @@ use self::listen::{HEADERS_MAX_DEFAULT, Server};
 use self::pool::{Pool, SWEEPS};
 use self::table::Table;
 use self::tls::ClientTls;
-use self::worker::Worker;
+use self::worker::{Way, Worker};
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::route::{Route, Upstream};
+use crate::telemetry::Metrics;
 
 /// How long a worker's end waits for threads of its runtime that look up names.
 const RUNTIME_END_TIME: Duration = Duration::from_millis(100);
@@ -269,14 +270,17 @@ impl Target {
         })
     }
 
-    fn pool(&self) -> Arc<Pool> {
-        let dialer = Dialer::new(Arc::clone(&self.upstream), self.tls.clone());
+    fn pool(&self, metrics: &Metrics) -> Arc<Pool> {
+        let upstream = &self.upstream;
+        let dialer = Dialer::new(Arc::clone(upstream), self.tls.clone());
         let (authority, host) = (self.authority.clone(), self.host.clone());
+        let metrics = metrics.upstream(&upstream.name);
         Arc::new(Pool::new(
-            Arc::clone(&self.upstream),
+            Arc::clone(upstream),
             authority,
             host,
             dialer,
+            metrics,
         ))
     }
 }
@@ -325,19 +329,21 @@ impl Plan {
     }
 
     /// The routes, with this worker's own connections; routes to one upstream share them.
-    fn table(&self) -> Table<Arc<Pool>> {
+    fn table(&self) -> Table<Way> {
+        let metrics = self.gate.metrics();
         let mut pools: Vec<Arc<Pool>> = Vec::new();
         let mut routes = Vec::with_capacity(self.routes.len());
         for (route, target) in self.routes.iter().zip(&self.upstreams) {
             let known = pools
                 .iter()
                 .find(|pool| Arc::ptr_eq(&pool.upstream, &target.upstream));
-            let pool = known.map_or_else(|| target.pool(), Arc::clone);
+            let pool = known.map_or_else(|| target.pool(metrics), Arc::clone);
             if known.is_none() {
                 tokio::spawn(sweep(Arc::clone(&pool)));
                 pools.push(Arc::clone(&pool));
             }
-            routes.push((route.clone(), pool));
+            let metrics = metrics.route(&route.name);
+            routes.push((route.clone(), Way { pool, metrics }));
         }
         Table::new(routes)
     }

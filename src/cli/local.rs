@@ -35,7 +35,7 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     #[arg(conflicts_with = "upstream")]
     upstream_listen: SocketAddr,
-    /// Put a real endpoint behind it instead, as https://api.example.com
+    /// Put a real endpoint behind it instead, by its URL
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
 }

@@ -8,16 +8,13 @@ use std::time::Duration;
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::books::CommandError;
-use crate::catalog::CatalogError;
-use crate::gate::{HoldError, HoldRefused};
 use crate::id::{AccountId, KeyId};
 use crate::ledger::Rejected;
 use crate::money::Amount;
-use crate::pricing::PriceError;
 use crate::proto::convert::{FieldError, FieldErrorKind, shown};
 use crate::refusal::{Reason, Refusal};
-use crate::store::StoreError;
+
+mod from;
 
 /// The domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tollgate.dev";
@@ -37,7 +34,7 @@ const HOLDS_RETRY: Duration = Duration::from_secs(1);
 /// How much text a status may carry: details travel in a header, and clients take 8 KiB of those.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
-/// Why a request is not carried out. Nothing was changed, except as [`StoreError::Unavailable`] says.
+/// Why a request is not carried out. Nothing was changed, except as [`crate::store::StoreError::Unavailable`] says.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// A field is wrong.
@@ -420,91 +417,6 @@ impl From<Fault> for Status {
     }
 }
 
-impl From<FieldError> for Fault {
-    fn from(error: FieldError) -> Self {
-        Self::Field(error)
-    }
-}
-
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
-            StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
-        }
-    }
-}
-
-impl From<Rejected> for Fault {
-    fn from(rejected: Rejected) -> Self {
-        let message = rejected.to_string();
-        match rejected {
-            Rejected::NotPositive(_) | Rejected::NoAmount => {
-                Self::Field(FieldError::invalid("amount", message))
-            }
-            Rejected::NoNote => Self::Field(FieldError::missing(
-                "note",
-                "say why the balance is adjusted",
-            )),
-            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
-            Rejected::OutOfRange => Self::OutOfRange,
-            Rejected::TooManyBlocks => Self::BlocksLimit(message),
-        }
-    }
-}
-
-impl From<CommandError> for Fault {
-    fn from(error: CommandError) -> Self {
-        match error {
-            CommandError::Rejected(rejected) => rejected.into(),
-            CommandError::KeyReused(key) => Self::RequestIdReused(key),
-            CommandError::OrderReused(order) => Self::OrderReused(order),
-            CommandError::Exists(account) => Self::AccountExists(account),
-            CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
-            CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
-            CommandError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<CatalogError> for Fault {
-    fn from(error: CatalogError) -> Self {
-        let message = error.to_string();
-        match error {
-            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
-                Self::CatalogLimit(message)
-            }
-            CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
-            CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
-            CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
-            CatalogError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<HoldRefused> for Fault {
-    fn from(refused: HoldRefused) -> Self {
-        match refused {
-            HoldRefused::Refusal(refusal) => Self::Refused(refusal),
-            HoldRefused::RequestIdReused => Self::HoldIdReused,
-            HoldRefused::TooMany(most) => Self::HoldsLimit(most),
-        }
-    }
-}
-
-impl From<HoldError> for Fault {
-    fn from(error: HoldError) -> Self {
-        match error {
-            HoldError::Unknown(id) => Self::NotFound(Thing::Hold, id),
-            HoldError::Settled(_, charge) => Self::HoldSettled(charge.amount),
-            HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
-            HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
-            HoldError::Overflow => Self::CostOverflow,
-        }
-    }
-}
-
 /// The answer of a method.
 pub(super) fn answer<T>(result: Result<T, Fault>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
@@ -522,94 +434,4 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(fault: Fault, code: Code, reason: &str, retries: bool) {
-        let shown = format!("{fault:?}");
-        let status = Status::from(fault);
-        let details = status.get_error_details();
-        let info = details
-            .error_info()
-            .expect("every status carries its reason");
-        assert_eq!(
-            (status.code(), info.reason.as_str(), info.domain.as_str()),
-            (code, reason, DOMAIN),
-            "{shown}"
-        );
-        assert_eq!(details.retry_info().is_some(), retries, "{shown}");
-    }
-
-    #[test]
-    fn refusals_keep_their_reasons() {
-        for reason in Reason::ALL {
-            let status = Status::from(Fault::Refused(Refusal::new(reason)));
-            let details = status.get_error_details();
-            assert_eq!(details.error_info().unwrap().reason, reason.name());
-            assert_ne!(
-                status.code(),
-                Code::Unauthenticated,
-                "that is about the control token"
-            );
-        }
-        let wait = Duration::from_millis(120);
-        let status = Status::from(Fault::Refused(Refusal::after(Reason::QpsExceeded, wait)));
-        let details = status.get_error_details();
-        assert_eq!(details.retry_info().unwrap().retry_delay, Some(wait));
-    }
-
-    #[test]
-    fn what_may_be_repeated_says_when() {
-        check(
-            StoreError::Unavailable("x".into()).into(),
-            Code::Unavailable,
-            "STORE_UNAVAILABLE",
-            true,
-        );
-        check(
-            Fault::Contended("x".into()),
-            Code::Aborted,
-            "CONTENDED",
-            true,
-        );
-        check(
-            Fault::Followers,
-            Code::ResourceExhausted,
-            "FOLLOWERS_LIMIT",
-            true,
-        );
-        check(
-            Fault::RequestIdReused("x".into()),
-            Code::AlreadyExists,
-            "IDEMPOTENCY_KEY_REUSED",
-            false,
-        );
-        check(
-            Rejected::OutOfRange.into(),
-            Code::OutOfRange,
-            "AMOUNT_OUT_OF_RANGE",
-            false,
-        );
-    }
-
-    #[test]
-    fn a_wrong_field_is_a_violation() {
-        let status = Status::from(Fault::from(Rejected::NotPositive(Amount::ZERO)));
-        let details = status.get_error_details();
-        let violations = &details.bad_request().unwrap().field_violations;
-        assert_eq!(
-            violations.first().map(|violation| violation.field.as_str()),
-            Some("amount")
-        );
-    }
-
-    #[test]
-    fn a_status_fits_into_a_header_whatever_was_sent() {
-        let huge = "x".repeat(1 << 20);
-        let error = FieldError::invalid("note", huge.clone());
-        for fault in [Fault::Field(error), Fault::NotFound(Thing::Account, huge)] {
-            let status = Status::from(fault);
-            assert!(status.message().len() + status.details().len() < 6_000);
-        }
-    }
-}
+mod tests;

@@ -170,7 +170,8 @@ impl Gate {
     ) -> Result<HoldGrant, HoldRefused> {
         for _ in 0..super::RELOADS_MAX {
             let key = self.caller(&request.caller, now).await?;
-            let id = format!("{}:{}", key.account().id(), request.request_id);
+            // No account has a `~` in its name, so no two accounts can mean the same hold.
+            let id = format!("{}~{}", key.account().id(), request.request_id);
             if let Some(kept) = self.holds.open.get(&id) {
                 let same = kept.key.id() == key.id();
                 return if same {

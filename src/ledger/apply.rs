@@ -313,6 +313,10 @@ impl Work {
         if note.trim().is_empty() {
             return Err(Rejected::NoNote);
         }
+        if amount < Amount::MIN {
+            // It has no opposite, so it would be taken for one nano-unit less than it says.
+            return Err(Rejected::OutOfRange);
+        }
         if amount.is_negative() {
             return self.take_out(EntryKind::Adjustment, amount.negated(), note);
         }
@@ -377,14 +381,12 @@ impl Work {
             }
             _ => {}
         }
-        let Some(threshold) = policy.low_balance else {
-            return;
-        };
-        let low = self.balance() < threshold;
-        if low && !self.book.low_balance_sent {
+        // A threshold that is taken away is armed again: what the balance does meanwhile, nobody watches.
+        let crossed = policy.low_balance.filter(|at| self.balance() < *at);
+        if let (Some(threshold), false) = (crossed, self.book.low_balance_sent) {
             self.event(EventKind::BalanceLow, threshold);
         }
-        self.book.low_balance_sent = low;
+        self.book.low_balance_sent = crossed.is_some();
     }
 
     fn balance(&self) -> Amount {

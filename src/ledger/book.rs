@@ -318,9 +318,7 @@ impl Book {
     pub fn wants_observing(&self, spend: Amount, policy: &Policy, now: Timestamp) -> bool {
         let balance = self.balance(spend);
         let overdue = self.debt(spend).is_positive() != self.overdue_since.is_some();
-        let low = policy
-            .low_balance
-            .is_some_and(|at| (balance < at) != self.low_balance_sent);
+        let low = policy.low_balance.is_some_and(|at| balance < at) != self.low_balance_sent;
         let due = self.next_deadline().is_some_and(|at| at <= now);
         overdue || low || due || self.floor != policy.credit_limit
     }

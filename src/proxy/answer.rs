@@ -1,6 +1,6 @@
 //! What the client gets: the upstream's response, metered as it passes and settled when it ends, or words of tollgate's own.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +16,7 @@ use super::quiet::Quiet;
 use super::tab::Tab;
 use super::worker::Worker;
 use crate::route::{OnDisconnect, Terms};
+use crate::telemetry::{Drained, UpstreamError};
 
 /// A response's body.
 pub(super) struct Answer {
@@ -101,6 +102,17 @@ pub(super) enum Broken {
     /// The upstream paused for too long.
     #[error("the upstream paused for too long")]
     Quiet,
+}
+
+impl Broken {
+    /// What it counts as.
+    fn kind(&self) -> UpstreamError {
+        match self {
+            Self::Quiet => UpstreamError::IdleTimeout,
+            Self::Upstream(error) if error.is_parse() => UpstreamError::Protocol,
+            Self::Upstream(_) => UpstreamError::Reset,
+        }
+    }
 }
 
 /// A response's body as it comes from the upstream, and its call's tab.
@@ -213,7 +225,9 @@ impl Live {
     fn cut(&mut self, broken: Broken) -> Broken {
         tracing::warn!(route = self.terms.route, error = %broken, "response cut");
         self.ended = true;
-        self.lease = None;
+        if let Some((_, pool)) = self.lease.take() {
+            pool.failed(broken.kind());
+        }
         self.tab.settle_cut();
         broken
     }
@@ -250,20 +264,20 @@ impl Live {
     }
 
     /// Reads the rest for a client that has left. Dropped before its end, the tab settles as it stands.
-    pub(super) async fn drain(mut self: Box<Self>) {
+    pub(super) async fn drain(mut self: Box<Self>) -> Drained {
         let most = self.terms.drain_bytes_max;
         let start = self.tab.bytes_out();
-        let mut body = pin!(std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             while !self.ended {
                 if self.tab.bytes_out().saturating_sub(start) > most {
-                    break;
+                    return Poll::Ready(Drained::Bounded);
                 }
                 if let Some(Err(_)) = ready!(self.poll_next(cx)) {
-                    break;
+                    return Poll::Ready(Drained::Cut);
                 }
             }
-            Poll::Ready(())
-        }));
-        body.as_mut().await;
+            Poll::Ready(Drained::Whole)
+        })
+        .await
     }
 }

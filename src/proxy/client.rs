@@ -34,6 +34,7 @@ impl Client {
         tls: bool,
         place: OwnedSemaphorePermit,
     ) -> Self {
+        worker.gate.metrics().connection_opened();
         // An address as text is a header's value.
         let address = peer.ip().to_canonical().to_string();
         let address = HeaderValue::from_str(&address);
@@ -55,6 +56,12 @@ impl Client {
         if through {
             self.moved.store(true, Relaxed);
         }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.worker.gate.metrics().connection_closed();
     }
 }
 

@@ -27,6 +27,7 @@ use crate::gate::{Call, End, RateView, Ticket, headers as rate_headers};
 use crate::meter::Api;
 use crate::refusal::Refusal;
 use crate::route::{Dialect, Terms};
+use crate::telemetry::{RouteMetrics, StatusClass};
 
 /// Why a request gets tollgate's own words for an answer.
 enum Denied {
@@ -46,6 +47,18 @@ struct Exchange {
     api: Api,
     dialect: Dialect,
     id: HeaderValue,
+    counted: Counted,
+}
+
+/// Counts the request when it is dropped; as one without a status if its client left first.
+struct Counted(Option<Arc<RouteMetrics>>, StatusClass);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.0 {
+            metrics.request(self.1);
+        }
+    }
 }
 
 /// What an upgrade is to, and the client's side of it.
@@ -61,7 +74,7 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
     let id = given.unwrap_or_else(|| client.worker.next_id());
     let id_text = id.clone();
     let id_text = id_text.to_str().unwrap_or_default();
-    let exchange = match Exchange::route(client, &request, id) {
+    let mut exchange = match Exchange::route(client, &request, id) {
         Ok(exchange) => exchange,
         Err(problem) => {
             let dialect = Dialect::of_path(request.uri().path());
@@ -69,12 +82,19 @@ pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Re
         }
     };
     let dialect = exchange.dialect;
-    match exchange.run(request, &busy).await {
+    let response = match exchange.run(request, &busy).await {
         Ok(response) => response,
         Err(Denied::Refused(refusal)) => own(dialect::refusal(dialect, &refusal, id_text), busy),
         Err(Denied::Wrong(problem)) => own(dialect::problem(dialect, &problem, id_text), busy),
-        Err(Denied::Gone) => own(Response::new(Bytes::new()), busy),
-    }
+        Err(Denied::Gone) => {
+            // Nobody reads it; but should somebody, it is no success.
+            let mut nothing = own(Response::new(Bytes::new()), busy);
+            *nothing.status_mut() = StatusCode::BAD_REQUEST;
+            return nothing;
+        }
+    };
+    exchange.counted.1 = StatusClass::of(response.status());
+    response
 }
 
 fn own(response: Response<Bytes>, busy: Busy) -> Response<Answer> {
@@ -97,12 +117,13 @@ impl Exchange {
             param: None,
         })?;
         let found = client.worker.routes.find(host(request), &path);
-        let (route, pool) = found.ok_or(Problem::NotFound)?;
+        let (route, way) = found.ok_or(Problem::NotFound)?;
         Ok(Self {
             api: table::api(&route.terms, &path),
             dialect: table::dialect(&route.terms, &path),
             terms: Arc::clone(&route.terms),
-            pool: Arc::clone(pool),
+            pool: Arc::clone(&way.pool),
+            counted: Counted(way.metrics.clone(), StatusClass::None),
             client,
             id,
         })
@@ -110,7 +131,7 @@ impl Exchange {
 
     /// Everything after the route. Dropped at any point, the client left: what was held is settled by how far it had come.
     async fn run(
-        self,
+        &self,
         mut request: Request<Incoming>,
         busy: &Busy,
     ) -> Result<Response<Answer>, Denied> {
@@ -259,6 +280,7 @@ impl Exchange {
             *request.version_mut() = Version::HTTP_2;
         } else {
             headers.insert(HOST, self.pool.host.clone());
+            headers::join_cookies(headers);
             if unsized_body {
                 // Said here, because hyper takes a `GET` for one without a body otherwise.
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -280,6 +302,7 @@ impl Exchange {
             return failed.into();
         }
         tab.settle(End::NoAnswer);
+        self.pool.failed(error.kind());
         let upstream = &self.pool.upstream.name;
         let id = self.id.to_str().unwrap_or_default();
         tracing::warn!(upstream, route = self.terms.route, request_id = id, %error, "no answer");

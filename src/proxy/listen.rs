@@ -174,11 +174,19 @@ impl Server {
         let client = Arc::new(Client::new(worker, peer, self.tls.is_some(), place));
         match &self.tls {
             None => self.serve_over(stream, client).await,
-            Some(tls) => match timeout(self.client_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.serve_over(stream, client).await,
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
-                Err(_) => tracing::debug!("no TLS handshake in time"),
-            },
+            Some(tls) => {
+                let mut stop = self.stop.clone();
+                let secured = tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    secured = timeout(self.client_timeout, tls.accept(stream)) => secured,
+                };
+                match secured {
+                    Ok(Ok(stream)) => self.serve_over(stream, client).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                    Err(_) => tracing::debug!("no TLS handshake in time"),
+                }
+            }
         }
     }
 

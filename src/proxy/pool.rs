@@ -14,6 +14,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use super::dial::{DialError, Dialer};
 use super::upload::Upload;
 use crate::route::{HttpVersion, Upstream};
+use crate::telemetry::{UpstreamError, UpstreamMetrics};
 
 /// An answer that is on its way. Boxed, so that it can go on without the client that waited for it.
 pub(super) type Answering =
@@ -60,6 +61,8 @@ pub(super) struct Pool {
     /// The same as HTTP/1.1 does.
     pub(super) host: HeaderValue,
     dialer: Dialer,
+    /// Its counters, if it was named at the start.
+    metrics: Option<Arc<UpstreamMetrics>>,
     /// The last one given back is taken first, so that a quiet hour empties the rest. Never locked across an await, nor by a
     /// second thread.
     idle: Mutex<VecDeque<Idle>>,
@@ -77,6 +80,7 @@ impl Pool {
         authority: Authority,
         host: HeaderValue,
         dialer: Dialer,
+        metrics: Option<Arc<UpstreamMetrics>>,
     ) -> Self {
         let maybe_http2 = match upstream.http {
             HttpVersion::Auto => upstream.tls,
@@ -88,10 +92,18 @@ impl Pool {
             authority,
             host,
             dialer,
+            metrics,
             idle: Mutex::default(),
             sweep: AtomicU64::new(0),
             shared: tokio::sync::Mutex::new(None),
             maybe_http2: AtomicBool::new(maybe_http2),
+        }
+    }
+
+    /// Counts something that went wrong with the upstream.
+    pub(super) fn failed(&self, error: UpstreamError) {
+        if let Some(metrics) = &self.metrics {
+            metrics.error(error);
         }
     }
 

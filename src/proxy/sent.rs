@@ -20,6 +20,7 @@ use super::worker::Worker;
 use crate::gate::End;
 use crate::meter::Api;
 use crate::route::{OnDisconnect, Terms};
+use crate::telemetry::{Drained, UpstreamError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,17 @@ pub(super) enum NoAnswer {
 }
 
 impl NoAnswer {
+    /// What it counts as.
+    pub(super) fn kind(&self) -> UpstreamError {
+        match self {
+            Self::Dial(DialError::Tls(_)) => UpstreamError::Tls,
+            Self::Dial(_) => UpstreamError::Connect,
+            Self::Timeout => UpstreamError::FirstByteTimeout,
+            Self::Broke(error) if error.is_parse() => UpstreamError::Protocol,
+            Self::Unsent(_) | Self::Broke(_) => UpstreamError::Reset,
+        }
+    }
+
     /// Whether time ran out.
     pub(super) const fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout | Self::Dial(DialError::Timeout))
@@ -81,9 +93,13 @@ impl Sent {
             match answer {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    sent.into_live(&head, body, false).drain().await;
+                    sent.into_live(&head, body, false).drain().await
                 }
-                Err(_) => sent.tab.settle(End::NoAnswer),
+                Err(error) => {
+                    sent.lease.1.failed(error.kind());
+                    sent.tab.settle(End::NoAnswer);
+                    Drained::Cut
+                }
             }
         });
     }

@@ -15,6 +15,15 @@ use super::pool::Pool;
 use super::table::Table;
 use crate::clock::Clock;
 use crate::gate::Gate;
+use crate::telemetry::{Drained, RouteMetrics};
+
+/// Where a route leads.
+pub(super) struct Way {
+    /// The upstream's connections.
+    pub(super) pool: Arc<Pool>,
+    /// The route's counters, if it was named at the start.
+    pub(super) metrics: Option<Arc<RouteMetrics>>,
+}
 
 /// What one worker thread shares among its connections.
 pub(super) struct Worker {
@@ -23,7 +32,7 @@ pub(super) struct Worker {
     /// The time of day, for headers.
     pub(super) clock: Clock,
     /// Where requests go.
-    pub(super) routes: Table<Arc<Pool>>,
+    pub(super) routes: Table<Way>,
     ids: Ids,
     /// Room for calls that go on without their clients; shared by all workers.
     drains: Arc<Semaphore>,
@@ -38,7 +47,7 @@ impl Worker {
     pub(super) fn new(
         gate: Arc<Gate>,
         clock: Clock,
-        routes: Table<Arc<Pool>>,
+        routes: Table<Way>,
         drains: Arc<Semaphore>,
         alive: &mpsc::Sender<Infallible>,
     ) -> Result<Self, getrandom::Error> {
@@ -67,19 +76,23 @@ impl Worker {
     /// dropped, and so settled, at once.
     pub(super) fn drain<F>(&self, limit: Duration, call: F)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = Drained> + Send + 'static,
     {
         if self.is_closing() {
             return;
         }
+        let metrics = self.gate.metrics().clone();
+        metrics.drain_began();
         let room = Arc::clone(&self.drains).try_acquire_owned();
         let (Ok(room), Some(alive)) = (room, self.alive()) else {
+            metrics.drain_ended(Drained::Bounded);
             tracing::warn!("no room to read on for a client that has left");
             return;
         };
         tokio::spawn(async move {
             // Past the limit the call is dropped, which settles it as it stands.
-            let _ = timeout(limit, call).await;
+            let drained = timeout(limit, call).await;
+            metrics.drain_ended(drained.unwrap_or(Drained::Bounded));
             drop((room, alive));
         });
     }

@@ -175,6 +175,40 @@ async fn the_same_request_id_gives_the_same_hold() {
 }
 
 #[tokio::test]
+async fn no_two_accounts_mean_the_same_hold() {
+    let api = Api::start().await;
+    let hold_of = async |account: &str, request: &str| {
+        api.account(account, 5).await;
+        let key = v1::Key {
+            account_id: account.into(),
+            key_id: "k".into(),
+            ..v1::Key::default()
+        };
+        let secret = String::new();
+        let key = v1::CreateKeyRequest {
+            key: Some(key),
+            secret,
+        };
+        api.keys().create_key(key).await.unwrap();
+        let name = v1::KeyName {
+            account_id: account.into(),
+            key_id: "k".into(),
+        };
+        let request = v1::HoldRequest {
+            caller: Some(Caller::Key(name)),
+            ..by_secret(account, 1, request)
+        };
+        hold(&api, request).await
+    };
+    let (one, other) = (hold_of("a", "b:c").await, hold_of("a:b", "c").await);
+    assert_eq!(
+        (one.account_id.as_str(), other.account_id.as_str()),
+        ("a", "a:b")
+    );
+    assert_ne!(one.hold_id, other.hold_id);
+}
+
+#[tokio::test]
 async fn refusals_keep_their_reasons() {
     let api = Api::start().await;
     api.account("a", 1).await;

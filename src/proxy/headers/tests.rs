@@ -142,6 +142,24 @@ fn the_upstream_sees_its_own_credentials_and_whence_the_call_came() {
 }
 
 #[test]
+fn cookies_are_put_in_one_line() {
+    for (given, joined) in [
+        (&[][..], None),
+        (&[("cookie", "a=1; b=2")][..], Some("a=1; b=2")),
+        (
+            &[("cookie", "a=1"), ("cookie", "b=2")][..],
+            Some("a=1; b=2"),
+        ),
+    ] {
+        let mut headers = map(given);
+        join_cookies(&mut headers);
+        assert!(headers.get_all(COOKIE).iter().nth(1).is_none());
+        let line = headers.get(COOKIE).map(|line| line.to_str().unwrap());
+        assert_eq!(line, joined);
+    }
+}
+
+#[test]
 fn a_key_is_forwarded_where_the_upstream_asks_for_it() {
     let mut own = upstream();
     own.forward_key = true;

@@ -1,0 +1,95 @@
+//! How the other modules' errors become faults.
+
+use super::{Fault, Thing};
+use crate::books::CommandError;
+use crate::catalog::CatalogError;
+use crate::gate::{HoldError, HoldRefused};
+use crate::ledger::Rejected;
+use crate::pricing::PriceError;
+use crate::proto::convert::FieldError;
+use crate::store::StoreError;
+
+impl From<FieldError> for Fault {
+    fn from(error: FieldError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
+            StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
+        }
+    }
+}
+
+impl From<Rejected> for Fault {
+    fn from(rejected: Rejected) -> Self {
+        let message = rejected.to_string();
+        match rejected {
+            Rejected::NotPositive(_) | Rejected::NoAmount => {
+                Self::Field(FieldError::invalid("amount", message))
+            }
+            Rejected::NoNote => Self::Field(FieldError::missing(
+                "note",
+                "say why the balance is adjusted",
+            )),
+            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
+            Rejected::OutOfRange => Self::OutOfRange,
+            Rejected::TooManyBlocks => Self::BlocksLimit(message),
+        }
+    }
+}
+
+impl From<CommandError> for Fault {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Rejected(rejected) => rejected.into(),
+            CommandError::KeyReused(key) => Self::RequestIdReused(key),
+            CommandError::OrderReused(order) => Self::OrderReused(order),
+            CommandError::Exists(account) => Self::AccountExists(account),
+            CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
+            CommandError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CatalogError> for Fault {
+    fn from(error: CatalogError) -> Self {
+        let message = error.to_string();
+        match error {
+            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
+                Self::CatalogLimit(message)
+            }
+            CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
+            CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
+            CatalogError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<HoldRefused> for Fault {
+    fn from(refused: HoldRefused) -> Self {
+        match refused {
+            HoldRefused::Refusal(refusal) => Self::Refused(refusal),
+            HoldRefused::RequestIdReused => Self::HoldIdReused,
+            HoldRefused::TooMany(most) => Self::HoldsLimit(most),
+        }
+    }
+}
+
+impl From<HoldError> for Fault {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Unknown(id) => Self::NotFound(Thing::Hold, id),
+            HoldError::Settled(_, charge) => Self::HoldSettled(charge.amount),
+            HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
+            HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
+            HoldError::Overflow => Self::CostOverflow,
+        }
+    }
+}
