@@ -36,7 +36,7 @@ fn cost(usage: &Value) -> Amount {
 fn streamed_usage(answer: &Message) -> Value {
     let text = answer.text();
     let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    let events = events.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+    let mut events = events.filter_map(|data| serde_json::from_str::<Value>(data).ok());
     let last = events.next_back().unwrap();
     last["usage"].clone()
 }

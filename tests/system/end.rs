@@ -33,9 +33,9 @@ impl Seen {
     }
 }
 
-/// Calls on one connection until it is gone, plain or streamed.
+/// Calls on one connection until it is gone, plain or streamed, each of some 50 ms: at any moment, most are in the middle of one.
 async fn client(proxy: SocketAddr, stream: bool, seen: Seen) {
-    let slow = ["x-standin-delay-ms: 3", "x-standin-token-delay-ms: 1"];
+    let slow = ["x-standin-delay-ms: 30", "x-standin-token-delay-ms: 5"];
     let request = hello("a", stream, &slow);
     let mut wire = Wire::connect(proxy).await;
     loop {
