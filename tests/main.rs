@@ -18,6 +18,8 @@ mod gate;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod sdk;
 #[cfg(test)]
 mod store;

@@ -1,0 +1,133 @@
+//! Several replicas over one Redis: together they never pass more calls than are paid for, and what each has settled adds up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate::clock::Clock;
+use tollgate::gate::{End, Outcome};
+use tollgate::id::ReplicaId;
+use tollgate::meter::Reading;
+use tollgate::policy::Policy;
+use tollgate::refusal::Reason;
+use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::sync;
+
+use crate::support::node::{Node, amount, call, terms};
+use crate::support::redis::Server;
+use crate::support::until;
+
+fn replica(server: &Server, name: &str) -> Node {
+    let settings = Settings {
+        url: server.url(),
+        ..Settings::default()
+    };
+    let store = RedisStore::connect(settings).unwrap();
+    let replica = ReplicaId::new(name).unwrap();
+    Node::over(
+        Arc::new(store),
+        replica,
+        Clock::system(),
+        Policy::default(),
+        sync::Settings::default(),
+    )
+}
+
+/// Calls at one replica, all at once; returns how many passed.
+async fn hammer(node: &Node, calls: usize) -> usize {
+    let calls: Vec<_> = (0..calls)
+        .map(|_| {
+            let gate = node.core.gate.clone();
+            tokio::spawn(async move {
+                let terms = terms();
+                match gate.admit(&call("sk-a", "flat", &terms)).await {
+                    Ok(ticket) => {
+                        let outcome = Outcome {
+                            end: End::Complete,
+                            reading: Reading::default(),
+                            bytes_in: 0,
+                            bytes_out: 0,
+                        };
+                        assert_eq!(ticket.settle(outcome).amount, amount("1"));
+                        Ok(())
+                    }
+                    Err(refusal) => Err(refusal.reason),
+                }
+            })
+        })
+        .collect();
+    let mut passed = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(()) => passed += 1,
+            Err(reason) => assert_eq!(reason, Reason::InsufficientBalance),
+        }
+    }
+    passed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_pass_what_is_paid_for_and_no_more() {
+    let server = Server::start().await;
+    let nodes = [
+        replica(&server, "r-1"),
+        replica(&server, "r-2"),
+        replica(&server, "r-3"),
+    ];
+    let account = nodes[0].account("a", "60").await;
+    // Unevenly: one has more calls than there is money, one a few.
+    let (one, two, three) = tokio::join!(
+        hammer(&nodes[0], 100),
+        hammer(&nodes[1], 40),
+        hammer(&nodes[2], 5)
+    );
+    let mut passed = one + two + three;
+    assert!(passed <= 60, "{one} + {two} + {three}");
+    // What one replica leased and does not need comes back, so that all of it can be spent.
+    let spend_the_rest = async || {
+        passed += hammer(&nodes[0], 1).await;
+        (passed == 60).then_some(())
+    };
+    until("all the money is spent", spend_the_rest).await;
+    assert_eq!(hammer(&nodes[1], 10).await, 0);
+    for node in &nodes {
+        node.core.sync.close(Duration::from_secs(5)).await.unwrap();
+    }
+    let snapshot = nodes[0]
+        .core
+        .store
+        .read(&account, &[])
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (snapshot.spend, snapshot.unleased),
+        (amount("60"), amount("0"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recharge_and_a_revocation_at_one_replica_count_at_the_others() {
+    let server = Server::start().await;
+    let nodes = [replica(&server, "r-1"), replica(&server, "r-2")];
+    let account = nodes[0].account("a", "1").await;
+    assert_eq!(hammer(&nodes[1], 3).await, 1);
+    nodes[0].recharge(&account, "more", "2").await;
+    let spend = async || (hammer(&nodes[1], 1).await == 1).then_some(());
+    until("the recharge is spendable at the other replica", spend).await;
+    nodes[0]
+        .key(&account, "k-a", "sk-a", |key| {
+            key.revoked = Some(Clock::system().now().wall)
+        })
+        .await;
+    let terms = terms();
+    let refused = async || match nodes[1]
+        .core
+        .gate
+        .admit(&call("sk-a", "flat", &terms))
+        .await
+    {
+        Err(refusal) if refusal.reason == Reason::KeyRevoked => Some(()),
+        _ => None,
+    };
+    until("the key is revoked at the other replica", refused).await;
+}
