@@ -8,6 +8,7 @@ mod money;
 mod outage;
 mod process;
 mod rate;
+mod sdk;
 mod wire;
 
 use std::path::PathBuf;
