@@ -86,9 +86,29 @@ struct Shared {
     dirty: Mutex<Vec<Arc<Account>>>,
     exposure: AtomicI64,
     overshoot: AtomicI64,
+    /// Rules that accounts go by, newest last: most go by the same ones, and need not each have their own.
+    rules: Mutex<Vec<Arc<Rules>>>,
 }
 
+/// How many rules are kept for sharing: about as many as there are policies in wide use. Accounts whose rules are not among
+/// them have their own.
+const SHARED_RULES_MAX: usize = 64;
+
 impl Shared {
+    /// The same rules, shared with other accounts if any goes by them.
+    fn rules(&self, rules: Rules) -> Arc<Rules> {
+        let mut kept = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = kept.iter().find(|other| ***other == rules) {
+            return Arc::clone(same);
+        }
+        if kept.len() >= SHARED_RULES_MAX {
+            kept.remove(0);
+        }
+        let rules = Arc::new(rules);
+        kept.push(Arc::clone(&rules));
+        rules
+    }
+
     fn enqueue(&self, account: Arc<Account>) {
         self.dirty
             .lock()

@@ -91,7 +91,7 @@ impl Account {
         let account = Self {
             hot: Hot::default(),
             id,
-            rules: ArcSwap::from_pointee(rules.clone()),
+            rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
             shared,
         };
@@ -138,7 +138,7 @@ impl Account {
         self.hot
             .standing
             .store(u8::try_from(standing).unwrap_or(u8::MAX), Relaxed);
-        self.rules.store(Arc::new(rules));
+        self.rules.store(self.shared.rules(rules));
     }
 
     pub(super) fn standing(&self) -> Option<Reason> {
