@@ -11,7 +11,6 @@ mod redis;
 mod usage;
 
 use std::any::Any;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,8 @@ use tollgate::store::{
     Commit, KeyRecord, Publish, Published, Row, Snapshot, Standing, Store, Stored, UsageRow,
 };
 use tollgate::usage::Tally;
+
+use crate::support::until;
 
 /// A store under test, with whatever must outlive it.
 struct Fixture {
@@ -264,18 +265,4 @@ async fn send(store: &dyn Store, who: &ReplicaId, message: Publish) -> Published
     let mut answers = store.publish(who, vec![message]).await;
     assert_eq!(answers.len(), 1);
     answers.remove(0).unwrap()
-}
-
-/// How often and for how long a condition is asked for before a test gives up: 10 s, far beyond any real wait.
-const TRIES: u32 = 2_000;
-
-/// Asks until the answer is there.
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    for _ in 0..TRIES {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never: {what}");
 }

@@ -390,7 +390,7 @@ pub(super) async fn concurrent_commits_all_land(f: &Fixture) {
     assert_eq!(now.book.lifetime_credit, nano(20));
     assert!(now.claims.iter().all(Option::is_some));
     assert_eq!(store.entries(&account("a"), 0, 99).await.unwrap().len(), 20);
-    let events = eventually("20 events", || async {
+    let events = until("20 events", async || {
         Some(store.events(0, 99).await.unwrap()).filter(|events| events.len() >= 20)
     });
     let events = events.await;

@@ -317,7 +317,7 @@ pub(super) async fn a_silent_replica_lapses(f: &Fixture) {
         nano(0),
         "it has just spoken"
     );
-    let back = eventually("the lease lapses", || async {
+    let back = until("the lease lapses", async || {
         f.clock.advance(Duration::from_millis(5));
         let back = store.lapse(&name, Duration::from_millis(2)).await.unwrap();
         back.is_positive().then_some(back)

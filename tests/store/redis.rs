@@ -21,7 +21,7 @@ pub(super) async fn fixture() -> Fixture {
 
 /// Waits until the store has subscribed: what changes before is not told.
 pub(super) async fn listening(server: &Server) {
-    eventually("it listens for changes", || async {
+    until("it listens for changes", async || {
         let (_, listeners): (String, u64) = server.command(&["PUBSUB", "NUMSUB", "tg:changes"]);
         (listeners == 1).then_some(())
     })

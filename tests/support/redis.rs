@@ -8,9 +8,6 @@ use std::time::Duration;
 use redis::FromRedisValue;
 use tempfile::TempDir;
 
-/// How often a new server is asked, 5 ms apart: it takes some 20 ms to start.
-const TRIES: u32 = 2_000;
-
 /// A running server.
 pub(crate) struct Server {
     child: Option<Child>,
@@ -50,13 +47,8 @@ impl Server {
             _ => panic!("redis-server: {error}"),
         });
         self.child = Some(child);
-        for _ in 0..TRIES {
-            if self.try_command::<String>(&["PING"]).is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("redis-server does not answer");
+        let answers = async || self.try_command::<String>(&["PING"]).ok();
+        super::until("redis-server answers", answers).await;
     }
 
     /// The socket it listens on.
