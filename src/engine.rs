@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 
 use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
@@ -34,7 +35,7 @@ mod purse;
 pub use account::{Account, Rules};
 pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Gcra, Rate, TooSoon};
-pub use hold::Hold;
+pub use hold::{Awaited, Hold};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
 
@@ -195,7 +196,8 @@ impl Engine {
         }
     }
 
-    /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything.
+    /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything. The caller keeps an
+    /// [`Awaited`] until it is settled.
     pub fn late(&self, key: Arc<Key>, counted_as: ModelId, now: Now) -> Hold {
         key.account().enter_anyway();
         let ask = Ask {
@@ -260,7 +262,7 @@ impl Engine {
             .collect()
     }
 
-    /// Takes up an account, without money yet. One that is loaded already is given instead.
+    /// Takes up an account, without money yet. One that is loaded already, and is not being let go of, is given instead.
     pub fn load(
         &self,
         id: AccountId,
@@ -275,7 +277,14 @@ impl Engine {
                 own_rows,
             ))
         };
-        Arc::clone(&self.accounts.entry(id.clone()).or_insert_with(fresh))
+        match self.accounts.entry(id.clone()) {
+            Entry::Occupied(loaded) if !loaded.get().retired() => Arc::clone(loaded.get()),
+            Entry::Occupied(mut leaving) => {
+                leaving.insert(fresh());
+                Arc::clone(leaving.get())
+            }
+            Entry::Vacant(place) => Arc::clone(&place.insert(fresh())),
+        }
     }
 
     /// The cells that a replica goes on counting into after a restart in the same hour, from its own rows.
@@ -301,16 +310,17 @@ impl Engine {
     /// Lets go of an account and its keys. Calls in flight end as they would have.
     pub(crate) fn unload(&self, account: &Arc<Account>) {
         account.retire();
-        self.keys
-            .retain(|_, key| !Arc::ptr_eq(key.account(), account));
+        // Keys by id first: while `load_key` holds a place there, it may be putting the key into the other table.
         self.by_id
             .retain(|_, loaded| !Arc::ptr_eq(loaded.key.account(), account));
+        self.keys
+            .retain(|_, key| !Arc::ptr_eq(key.account(), account));
         self.accounts
             .remove_if(account.id(), |_, current| Arc::ptr_eq(current, account));
     }
 
     /// Takes up a key, with its secret if that was presented. One that is loaded already is given instead: it has its own rate
-    /// to go on counting.
+    /// to go on counting. A key of an account that is being let go of is not kept.
     pub fn load_key(
         &self,
         secret: Option<Fingerprint>,
@@ -322,7 +332,11 @@ impl Engine {
             key: Arc::new(Key::new(Arc::clone(account), record.clone())),
             fingerprint: secret,
         };
-        let mut loaded = self.by_id.entry(id).or_insert_with(fresh);
+        let place = self.by_id.entry(id);
+        if account.retired() {
+            return fresh().key;
+        }
+        let mut loaded = place.or_insert_with(fresh);
         if !loaded.key.is(account, &record) {
             loaded.key = fresh().key;
         }
@@ -394,6 +408,10 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
             Reason::ConcurrencyExceeded,
             CONCURRENCY_RETRY,
         )));
+    }
+    if account.retired() {
+        account.leave();
+        return Err(Denied::Lease);
     }
     check_rates(key, ask, now).inspect_err(|_| account.leave())
 }

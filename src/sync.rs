@@ -26,12 +26,16 @@ use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
-use crate::store::{Publish, Published, Store, StoreError};
+use crate::store::{LEASE_MAX, Publish, Published, Store, StoreError};
 use crate::telemetry::Metrics;
 use line::{Line, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
 const LOOKUPS_MAX: usize = 64;
+
+/// How often a key is read again because its account changed meanwhile. An account changes by commands, so this many in a row
+/// is a flood of them.
+const KEY_READS_MAX: u32 = 8;
 
 /// How long a refused call is told to wait for the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -215,9 +219,7 @@ impl SyncHandle {
         let Some(account) = self.0.account(account).await? else {
             return Ok(None);
         };
-        let keys = self.0.note(self.0.store.keys(account.id()).await)?;
-        let record = keys.into_iter().find(|record| record.id == *id);
-        Ok(record.map(|record| self.0.engine.load_key(None, &account, record)))
+        self.0.take_up_key(None, &account, id).await
     }
 
     /// Waits until the store has answered a request for more of an account's money, once. `Err` if there is no hope of more
@@ -311,8 +313,10 @@ struct Waiting<'a>(&'a Entry, i64);
 
 impl<'a> Waiting<'a> {
     fn new(entry: &'a Entry, need: Amount) -> Self {
-        entry.waiting.fetch_add(need.nanos(), SeqCst);
-        Self(entry, need.nanos())
+        // More than one message may ask for is not granted anyway, and a sum of such amounts would leave the range.
+        let need = need.min(LEASE_MAX).nanos();
+        entry.waiting.fetch_add(need, SeqCst);
+        Self(entry, need)
     }
 }
 
@@ -349,14 +353,40 @@ impl Sync {
         let Some(account) = self.account(&account).await? else {
             return Ok(None);
         };
-        let keys = self.note(self.store.keys(account.id()).await)?;
-        let record = keys.into_iter().find(|record| record.id == id);
-        Ok(record.map(|record| self.engine.load_key(Some(fingerprint), &account, record)))
+        self.take_up_key(Some(fingerprint), &account, &id).await
+    }
+
+    /// A key as the store has it. If the account changed while it was read, it is read again: a revocation that came in between
+    /// was followed by the keys that were loaded, and this one was not.
+    async fn take_up_key(
+        &self,
+        fingerprint: Option<Fingerprint>,
+        account: &Arc<Account>,
+        id: &KeyId,
+    ) -> Result<Option<Arc<Key>>, StoreError> {
+        let version = || {
+            let entry = self.entry(account.id());
+            entry.map(|entry| entry.line().known.version)
+        };
+        for _ in 0..KEY_READS_MAX {
+            let before = version();
+            let keys = self.note(self.store.keys(account.id()).await)?;
+            let Some(record) = keys.into_iter().find(|record| record.id == *id) else {
+                return Ok(None);
+            };
+            let key = self.engine.load_key(fingerprint, account, record);
+            if version() == before {
+                return Ok(Some(key));
+            }
+        }
+        Err(StoreError::Unavailable(
+            "the account's keys change faster than they can be read".into(),
+        ))
     }
 
     /// An account, loaded once however many ask for it at the same time.
     async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
-        if let Some(entry) = self.entry(id) {
+        if let Some(entry) = self.entry(id).filter(|entry| !entry.account.retired()) {
             return Ok(Some(Arc::clone(&entry.account)));
         }
         let load = Arc::clone(&self.loads.entry(id.clone()).or_default());
@@ -368,7 +398,7 @@ impl Sync {
     }
 
     async fn load(&self, id: &AccountId) -> Result<bool, StoreError> {
-        if self.lines.contains_key(id) {
+        if self.entry(id).is_some_and(|entry| !entry.account.retired()) {
             return Ok(true);
         }
         let hour = self.clock.now().wall.hour();
@@ -380,6 +410,8 @@ impl Sync {
         let cells = self.engine.own_cells(hour, &opened.usage);
         let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
         let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
+        // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
+        account.forget_before(hour);
         let entry = Entry {
             account,
             line: Mutex::new(Line::new(&opened, &cells, now)),
@@ -388,12 +420,22 @@ impl Sync {
             observing: AtomicBool::new(false),
             lapsed: AtomicU64::new(0),
         };
-        self.lines.insert(id.clone(), Arc::new(entry));
+        let entry = Arc::new(entry);
+        self.lines.insert(id.clone(), Arc::clone(&entry));
+        // Policies that changed before it could be seen there are in force by now.
+        let line = entry.line();
+        let policy = self.catalog.policy_of(&line.known.book);
+        let rules = line::rules(&line.known.book, line.known.total, policy);
+        entry.account.follow(rules);
         Ok(true)
     }
 
     async fn refill(self: &Arc<Self>, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
         let unavailable = Refusal::after(Reason::StateUnavailable, STORE_RETRY);
+        if account.retired() {
+            // It was let go of in this very moment: its caller looks it up again.
+            return Ok(());
+        }
         let Some(entry) = self.entry(account.id()) else {
             return Err(unavailable);
         };
@@ -437,3 +479,6 @@ impl Sync {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -53,6 +56,8 @@ pub struct Account {
     id: AccountId,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
+    /// Calls whose hold is over and whose charge may still come.
+    awaited: AtomicU32,
     shared: Arc<Shared>,
 }
 
@@ -93,6 +98,7 @@ impl Account {
             id,
             rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
+            awaited: AtomicU32::new(0),
             shared,
         };
         account.follow(rules);
@@ -165,7 +171,8 @@ impl Account {
         &self.hot.rate
     }
 
-    /// Counts a call in, if there is room.
+    /// Counts a call in, if there is room. Whoever is in looks at [`Account::retired`] next: either it sees that the account is
+    /// let go of, or [`Account::try_retire`] sees the call.
     pub(super) fn enter(&self) -> Result<(), ()> {
         let limit = match self.hot.concurrency.load(Relaxed) {
             0 => u32::MAX,
@@ -174,7 +181,7 @@ impl Account {
         let enter = |n: u32| if n < limit { n.checked_add(1) } else { None };
         self.hot
             .in_flight
-            .fetch_update(Relaxed, Relaxed, enter)
+            .fetch_update(SeqCst, Relaxed, enter)
             .map(|_| ())
             .map_err(|_| ())
     }
@@ -184,9 +191,9 @@ impl Account {
         self.hot.in_flight.fetch_add(1, Relaxed);
     }
 
-    /// Counts a call out.
+    /// Counts a call out. Whoever sees that it has left sees what it counted.
     pub(super) fn leave(&self) {
-        self.hot.in_flight.fetch_sub(1, Relaxed);
+        self.hot.in_flight.fetch_sub(1, Release);
     }
 
     /// Calls in flight.
@@ -229,11 +236,35 @@ impl Account {
 
     /// Whether the engine has let it go: look it up again.
     pub fn retired(&self) -> bool {
-        self.hot.retired.load(Relaxed)
+        self.hot.retired.load(SeqCst)
+    }
+
+    /// Lets no more calls in, if none is in flight or awaited. All that was spent is then in the cells.
+    pub(crate) fn try_retire(&self) -> bool {
+        self.hot.retired.store(true, SeqCst);
+        // In this order: a call is awaited from before it leaves until its charge is counted.
+        let quiet = self.hot.in_flight.load(SeqCst) == 0 && self.awaited.load(SeqCst) == 0;
+        if !quiet {
+            self.stay();
+        }
+        quiet
+    }
+
+    /// It is not let go of after all.
+    pub(crate) fn stay(&self) {
+        self.hot.retired.store(false, SeqCst);
+    }
+
+    pub(super) fn expect_charge(&self) {
+        self.awaited.fetch_add(1, SeqCst);
+    }
+
+    pub(super) fn expect_no_charge(&self) {
+        self.awaited.fetch_sub(1, Release);
     }
 
     pub(super) fn retire(&self) {
-        self.hot.retired.store(true, Relaxed);
+        self.hot.retired.store(true, SeqCst);
         self.lease_until(Monotonic::default());
     }
 

@@ -29,6 +29,25 @@ struct Open {
     model: ModelId,
 }
 
+/// A call whose hold is over and whose charge may still come: its account is not let go of. Made while the hold is open, and
+/// dropped once the charge is counted, or cannot come any more.
+#[derive(Debug)]
+pub struct Awaited(Arc<Key>);
+
+impl Awaited {
+    /// A call of a key.
+    pub fn new(key: Arc<Key>) -> Self {
+        key.account().expect_charge();
+        Self(key)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.account().expect_no_charge();
+    }
+}
+
 impl Hold {
     pub(super) fn new(key: Arc<Key>, ask: Ask<'_>, hour: Hour) -> Self {
         let excess = ask.worst.saturating_sub(ask.amount).or_zero();

@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 use super::charge::{self, Charge, Foreseen};
 use super::{End, Gate, Priced, Taken};
 use crate::clock::{Now, Timestamp};
-use crate::engine::{Hold, Key, ModelId};
+use crate::engine::{Awaited, Hold, Key, ModelId};
 use crate::id::{AccountId, KeyId};
 use crate::money::Amount;
 use crate::policy::Unsettled;
@@ -130,7 +130,7 @@ struct Kept {
 enum State {
     Open(Hold),
     /// Its time was over before it was settled: the money went back, and a settlement still lands (DESIGN.md section 6).
-    Expired,
+    Expired(Awaited),
     /// It ended with this charge.
     Ended(Charge),
 }
@@ -261,15 +261,20 @@ impl Gate {
             return Err(HoldError::Settled(id.into(), charge));
         }
         let charge = priced(id, &kept, how)?;
-        let hold = match std::mem::replace(&mut kept.state, State::Ended(charge)) {
-            State::Open(hold) => hold,
-            // Nothing is set aside any more: the charge lands on what there is.
-            State::Expired | State::Ended(_) => {
-                self.engine
-                    .late(Arc::clone(&kept.key), kept.model, self.clock.now())
-            }
+        // Nothing is set aside any more once it has expired: the charge lands on what there is.
+        let late = |key: &Arc<Key>| {
+            self.engine
+                .late(Arc::clone(key), kept.model, self.clock.now())
         };
-        charge::end(Some(hold), Some(charge));
+        let late = matches!(kept.state, State::Expired(_)).then(|| late(&kept.key));
+        // An account stays loaded until the charge that it awaits is counted: to the end of this.
+        let was = std::mem::replace(&mut kept.state, State::Ended(charge));
+        let (hold, _awaited) = match was {
+            State::Open(hold) => (Some(hold), None),
+            State::Expired(awaited) => (late, Some(awaited)),
+            State::Ended(_) => (None, None),
+        };
+        charge::end(hold, Some(charge));
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
     }
@@ -283,7 +288,7 @@ impl Gate {
             .ok_or_else(|| HoldError::Unknown(id.into()))?;
         match std::mem::replace(&mut kept.state, State::Ended(NOTHING)) {
             State::Open(hold) => hold.release(),
-            State::Expired => {}
+            State::Expired(_) => {}
             State::Ended(charge) => {
                 kept.state = State::Ended(charge);
                 if charge != NOTHING {
@@ -321,7 +326,7 @@ impl Gate {
                 let next = if charged {
                     State::Ended(charge)
                 } else {
-                    State::Expired
+                    State::Expired(Awaited::new(Arc::clone(&kept.key)))
                 };
                 if let State::Open(hold) = std::mem::replace(&mut kept.state, next) {
                     charge::end(Some(hold), charged.then_some(charge));

@@ -74,6 +74,21 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// One look of the ledger at an account. Takes the flag down however it ends.
+struct Observing<'a>(&'a Entry);
+
+impl<'a> Observing<'a> {
+    fn begin(entry: &'a Entry) -> Option<Self> {
+        (!entry.observing.swap(true, SeqCst)).then_some(Self(entry))
+    }
+}
+
+impl Drop for Observing<'_> {
+    fn drop(&mut self) {
+        self.0.observing.store(false, SeqCst);
+    }
+}
+
 /// A task that does not outlive whoever waits for it.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
@@ -170,7 +185,7 @@ impl Sync {
         let unsettled = |entry: &Entry| {
             let mut line = entry.line();
             line.collect(&entry.account, &self.engine, self.clock.now());
-            line.is_in_flight() || line.unpublished().is_positive()
+            !line.all_said()
         };
         !self.lines.iter().any(|entry| unsettled(&entry))
     }
@@ -301,9 +316,11 @@ impl Sync {
         if next.scarce {
             self.seek(entry).await;
         }
-        if next.observe && !entry.observing.swap(true, SeqCst) {
+        if next.observe
+            && let Some(observing) = Observing::begin(entry)
+        {
             let observed = self.books.run(id, Command::observe()).await;
-            entry.observing.store(false, SeqCst);
+            drop(observing);
             if let Err(error) = observed {
                 tracing::warn!(account = %id, %error, "what is due could not be written; it is tried again");
             }
@@ -377,9 +394,14 @@ impl Sync {
             return Ok(());
         };
         let keys = self.note(self.store.keys(account).await)?;
-        self.engine.follow_keys(&entry.account, keys);
-        let policy = self.catalog.policy_of(&snapshot.book);
-        entry.line().follow(&entry.account, snapshot, policy);
+        let mut line = entry.line();
+        // Two may read at once. The keys were read after the book, so those of an older book may be older too.
+        if snapshot.version >= line.known.version {
+            self.engine.follow_keys(&entry.account, keys);
+            // Asked for under the lock, as `follow_policies` does: the later of the two has the newer policy.
+            let policy = self.catalog.policy_of(&snapshot.book);
+            line.follow(&entry.account, snapshot, policy);
+        }
         Ok(())
     }
 
@@ -449,8 +471,23 @@ impl Sync {
         }
     }
 
+    /// Closes an account to new calls, unless one came meanwhile or left something unsaid.
+    fn let_go(&self, entry: &Entry) -> bool {
+        let mut line = entry.line();
+        if !entry.account.try_retire() {
+            return false;
+        }
+        // What was settled before it was closed is in its cells by now, and nothing comes after.
+        line.collect(&entry.account, &self.engine, self.clock.now());
+        let at_rest = line.at_rest(&entry.account);
+        if !at_rest {
+            entry.account.stay();
+        }
+        at_rest
+    }
+
     /// Lets go of accounts that nobody has called for long.
-    fn unload_rested(&self) {
+    pub(super) fn unload_rested(&self) {
         let now = self.clock.now();
         let rested = |entry: &Entry| {
             let line = entry.line();
@@ -463,8 +500,12 @@ impl Sync {
             .map(|entry| Arc::clone(&entry))
             .collect();
         for entry in gone {
-            self.engine.unload(&entry.account);
-            self.lines.remove(entry.account.id());
+            if self.let_go(&entry) {
+                self.engine.unload(&entry.account);
+                self.lines.remove_if(entry.account.id(), |_, current| {
+                    Arc::ptr_eq(current, &entry)
+                });
+            }
         }
     }
 }

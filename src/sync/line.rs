@@ -177,18 +177,23 @@ impl Line {
         let heartbeat = leased
             && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
         let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
-        heartbeat || idle || !self.unsent.is_empty() || self.spend != self.acked.spend
+        // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
+        let free = self.ceiling.max(self.spend) != self.acked.committed;
+        heartbeat || idle || free || !self.unsent.is_empty() || self.spend != self.acked.spend
     }
 
     fn is_idle(&self, times: &Times, now: Now) -> bool {
         now.mono.since(self.demand.last_used) >= times.idle
     }
 
+    /// Whether the store has taken all that was counted.
+    pub(super) fn all_said(&self) -> bool {
+        self.unsent.is_empty() && self.in_flight.is_none() && self.spend == self.acked.spend
+    }
+
     /// Whether nothing is leased, held, waiting or unsaid: the account may be let go.
     pub(super) fn at_rest(&self, account: &Account) -> bool {
-        let settled =
-            self.unsent.is_empty() && self.in_flight.is_none() && self.spend == self.acked.spend;
-        settled
+        self.all_said()
             && self.ceiling == self.spend
             && self.acked.committed == self.spend
             && account.in_flight() == 0
@@ -362,6 +367,7 @@ impl Line {
                 .saturating_sub(message.new.committed)
                 < message.need;
         let scarce = short && self.others_free().is_positive();
+        self.give_back_missing(account);
         let observe = self
             .known
             .book
@@ -420,6 +426,21 @@ impl Line {
         };
         account.follow(rules(&self.known.book, total, policy));
         account.dry_until(Monotonic::default());
+        self.give_back_missing(account);
+    }
+
+    /// More is committed than there is: credit expired, or was taken away. What is free here goes back, as far as it makes up for
+    /// that, and at once: the store hears of it with the next message. Other replicas do the same, so together they may give back
+    /// more than is missing; whoever needs it leases it again.
+    fn give_back_missing(&mut self, account: &Account) {
+        let missing = Amount::ZERO.saturating_sub(self.known.unleased).or_zero();
+        if !missing.is_positive() {
+            return;
+        }
+        let keep = account.purse().headroom().saturating_sub(missing).or_zero();
+        let given = account.purse().give_back(keep);
+        self.ceiling = self.ceiling.saturating_sub(given);
+        self.known.unleased = self.known.unleased.saturating_add(given);
     }
 
     /// Good standing depends on the total, which comes with every answer.

@@ -420,3 +420,58 @@ fn usage_adds_up_to_spend_in_every_message() {
         bench.answer(Some(answer));
     }
 }
+
+/// The book lost credit: it expired, or was taken by an adjustment or a late charge.
+fn lose(bench: &mut Bench, amount: i64) {
+    let minus = |a: Amount| a.checked_sub(nanos(amount)).unwrap();
+    bench.stored.unleased = minus(bench.stored.unleased);
+    bench.stored.version += 1;
+    let mut book = bench.line.known.book.clone();
+    book.lifetime_credit = minus(book.lifetime_credit);
+    let snapshot = Snapshot {
+        version: bench.stored.version,
+        book,
+        spend: bench.stored.total,
+        unleased: bench.stored.unleased,
+        claims: Vec::new(),
+    };
+    bench
+        .line
+        .follow(&bench.account, snapshot, bench.policy.clone());
+}
+
+#[test]
+fn a_lease_on_credit_that_is_gone_is_not_spent() {
+    for (lost, left) in [(360, 640), (361, 639), (900, 100), (1_000, 0)] {
+        let mut bench = bench(1_000);
+        bench.sync(10);
+        assert_eq!(bench.account.purse().headroom(), nanos(640));
+        lose(&mut bench, lost);
+        assert_eq!(
+            bench.account.purse().headroom(),
+            nanos(left),
+            "after {lost} were lost"
+        );
+        let now = bench.clock.now();
+        let told = lost == 360 || bench.line.has_news(&bench.account, &TIMES, now);
+        assert!(told, "the store hears of it");
+        bench.sync(0);
+        assert_eq!(bench.stored.unleased, nanos(0), "after {lost} were lost");
+        assert_eq!(bench.account.purse().headroom(), nanos(left));
+        bench.check_books();
+    }
+}
+
+#[test]
+fn credit_that_is_gone_while_a_message_is_on_its_way_is_not_spent() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    let message = bench.message(0).unwrap();
+    lose(&mut bench, 1_000);
+    let answer = bench.store(&message);
+    bench.answer(Some(answer));
+    assert_eq!(bench.account.purse().headroom(), nanos(0));
+    bench.sync(0);
+    assert_eq!(bench.stored.unleased, nanos(0));
+    bench.check_books();
+}

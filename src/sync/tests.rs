@@ -1,0 +1,213 @@
+use std::time::Duration;
+
+use super::*;
+use crate::app::{Core, Parts};
+use crate::catalog::Layer;
+use crate::clock::Timestamp;
+use crate::engine::{Ask, Bounds, Hold, ModelId};
+use crate::gate::{Caller, Gate, HoldRequest, SettleAs};
+use crate::ledger::Action;
+use crate::policy::{HoldRule, Overrides, Policy};
+use crate::store::KeyRecord;
+use crate::store::embedded::Embedded;
+use crate::usage::{Certainty, Counts};
+
+/// A core over an embedded store under a clock that is moved by hand. Nothing runs by itself.
+struct Bench {
+    core: Arc<Core>,
+    clock: Clock,
+    account: AccountId,
+    _dir: tempfile::TempDir,
+}
+
+fn record(account: &AccountId, secret: &str) -> KeyRecord {
+    KeyRecord {
+        id: KeyId::new(&format!("k-{secret}")).unwrap(),
+        account: account.clone(),
+        digest: digest(secret.as_bytes()),
+        name: String::new(),
+        hint: String::new(),
+        created: Timestamp::from_nanos(0),
+        expires: None,
+        revoked: None,
+        qps: None,
+        models: Vec::new(),
+    }
+}
+
+async fn bench(policy: Policy) -> Bench {
+    let clock = Clock::manual(Timestamp::from_nanos(1_790_000_000_000_000_000));
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(dir.path(), clock.clone()).unwrap();
+    let parts = Parts {
+        replica: store.replica(),
+        store: Arc::new(store),
+        layer: Layer {
+            prices: Vec::new(),
+            policies: [("default".to_owned(), policy)].into(),
+        },
+        clock: clock.clone(),
+        sync: Settings::default(),
+        bounds: Bounds::default(),
+        holds_max: 100,
+        metrics: Metrics::default(),
+    };
+    let core = Core::new(parts).unwrap();
+    let account = AccountId::new("a").unwrap();
+    let opened = core.books.open(
+        account.clone(),
+        "USD".into(),
+        None,
+        None,
+        Overrides::default(),
+        None,
+    );
+    opened.await.unwrap();
+    let recharge = Command {
+        idempotency_key: None,
+        action: Action::Recharge {
+            amount: units(10),
+            order_id: "first".into(),
+            priority: 0,
+            expires: None,
+            note: String::new(),
+        },
+    };
+    core.books.run(&account, recharge).await.unwrap();
+    let version = core
+        .store
+        .read(&account, &[])
+        .await
+        .unwrap()
+        .unwrap()
+        .version;
+    core.store
+        .put_key(version, record(&account, "one"))
+        .await
+        .unwrap();
+    Bench {
+        core,
+        clock,
+        account,
+        _dir: dir,
+    }
+}
+
+fn units(n: i64) -> Amount {
+    Amount::from_units(n).unwrap()
+}
+
+impl Bench {
+    fn sync(&self) -> &Arc<Sync> {
+        &self.core.sync.0
+    }
+
+    fn gate(&self) -> &Arc<Gate> {
+        &self.core.gate
+    }
+
+    async fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        self.core.sync.sync_now().await.unwrap();
+    }
+
+    async fn spend(&self) -> Amount {
+        self.core.sync.sync_now().await.unwrap();
+        let snapshot = self.core.store.read(&self.account, &[]).await;
+        snapshot.unwrap().unwrap().spend
+    }
+
+    fn request(&self, amount: i64) -> HoldRequest {
+        HoldRequest {
+            caller: Caller::Secret("one".into()),
+            model: None,
+            amount: Some(units(amount)),
+            input: None,
+            max_output: None,
+            ttl: None,
+            request_id: "r".into(),
+        }
+    }
+
+    /// A call that is held for nothing.
+    async fn unheld(&self) -> Hold {
+        let key = self.core.sync.identify(b"one", self.clock.now()).await;
+        let key = key.unwrap();
+        self.core
+            .sync
+            .refill(key.account(), Amount::ZERO)
+            .await
+            .unwrap();
+        let ask = Ask {
+            model: None,
+            counted_as: ModelId::NONE,
+            priced: true,
+            amount: Amount::ZERO,
+            worst: Amount::ZERO,
+        };
+        self.gate()
+            .engine()
+            .admit(key, ask, self.clock.now())
+            .map_err(|(_, denied)| denied)
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_settlement_after_the_hold_expired_lands_however_long_the_account_was_at_rest() {
+    let bench = bench(Policy::default()).await;
+    let grant = bench.gate().hold(bench.request(1)).await.unwrap();
+    bench.pass(20).await;
+    bench.pass(600).await;
+    assert_eq!(bench.gate().expire_holds(), 1);
+    bench.pass(1).await;
+    bench.sync().unload_rested();
+    let settled = bench
+        .gate()
+        .settle_hold(&grant.id, SettleAs::Amount(units(3)));
+    assert!(settled.is_ok());
+    assert_eq!(bench.spend().await, units(3));
+}
+
+#[tokio::test]
+async fn an_account_with_a_charge_that_is_not_published_is_not_let_go_of() {
+    let bench = bench(Policy {
+        hold: HoldRule::None,
+        ..Policy::default()
+    })
+    .await;
+    let hold = bench.unheld().await;
+    bench.pass(20).await;
+    bench.pass(600).await;
+    hold.settle(units(3), Certainty::Exact, &Counts::default());
+    bench.sync().unload_rested();
+    assert_eq!(bench.spend().await, units(3));
+}
+
+#[tokio::test]
+async fn an_account_at_rest_is_let_go_of_and_taken_up_again() {
+    let bench = bench(Policy::default()).await;
+    bench.unheld().await.release();
+    let key = bench.core.sync.identify(b"one", bench.clock.now()).await;
+    let old = Arc::clone(key.unwrap().account());
+    bench.pass(20).await;
+    bench.pass(600).await;
+    bench.sync().unload_rested();
+    assert!(old.retired());
+    // Whoever still has the account in hand does not bring it back with a key.
+    let stale = record(&bench.account, "one");
+    let fingerprint = match bench.gate().engine().identify(b"one", bench.clock.now()) {
+        Identified::NotLoaded(fingerprint) => fingerprint,
+        other => panic!("{other:?}"),
+    };
+    bench
+        .gate()
+        .engine()
+        .load_key(Some(fingerprint), &old, stale);
+    let grant = bench.gate().hold(bench.request(1)).await.unwrap();
+    bench
+        .gate()
+        .settle_hold(&grant.id, SettleAs::Amount(units(2)))
+        .unwrap();
+    assert_eq!(bench.spend().await, units(2));
+}
