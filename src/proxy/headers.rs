@@ -20,6 +20,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// What tollgate says to those around it; never taken from outside.
 const INTERNAL_PREFIX: &str = "x-tollgate-";
 /// The longest request id that is taken from a client: it is stored and logged.
@@ -51,18 +52,26 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     (plain && (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())).then_some(value)
 }
 
-/// What a request asks its connection to be turned into, if it does.
+/// What a request asks its connection to be turned into, if it does. HTTP by another name is none: what went through such a
+/// connection would be calls that nobody decides on.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asked = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(tokens)
         .any(|token| token.eq_ignore_ascii_case("upgrade"));
-    if asked {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
+    if !asked {
+        return None;
     }
+    let to = headers.get(UPGRADE)?;
+    let is_http = |token: &str| {
+        let name = token.split('/').next().unwrap_or(token).trim();
+        ["http", "h2c", "h2", "tls"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
+    };
+    // All of it must be text: what cannot be read cannot be told to be none of these.
+    (to.to_str().is_ok() && !tokens(to).any(is_http)).then(|| to.clone())
 }
 
 /// Puts back what an upgrade needs, after [`strip`].
@@ -91,6 +100,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,
+        HTTP2_SETTINGS,
         PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION,
         TRANSFER_ENCODING,
