@@ -98,6 +98,35 @@ async fn nothing_is_read_before_a_refusal_that_needs_no_body() {
 }
 
 #[tokio::test]
+async fn no_more_of_a_body_is_held_than_a_little_for_whom_nobody_knows() {
+    let upstream = Upstream::start().await;
+    let mut plan = Plan::before(upstream.address);
+    plan.terms.inspect_bytes_max = 1 << 20;
+    let edge = plan.start().await;
+    // The model stands at the end, where only who is known is followed to.
+    let text = "a".repeat(200_000);
+    let ask = format!(r#"{{"messages":["{text}"],"max_tokens":10,"model":"tokens"}}"#);
+    let (begin, _) = ask.split_at(100_000);
+    for head in [
+        post(CHAT, "").replace("sk-a", "sk-x"),
+        post(CHAT, "").replace("authorization", "x-none"),
+    ] {
+        let head = head.replace(
+            "content-length: 0",
+            &format!("content-length: {}", ask.len()),
+        );
+        let got = call(edge.address, [head.as_str(), begin].concat()).await;
+        assert_eq!(got.status(), 401, "{}", got.text());
+        assert_eq!(got.header("x-tollgate-reason"), Some("KEY_UNKNOWN"));
+    }
+    upstream.then(Reply::json(SAID));
+    let got = call(edge.address, post(CHAT, &ask)).await;
+    assert_eq!(got.status(), 200, "{}", got.text());
+    assert_eq!(upstream.seen()[0].body, ask.as_bytes());
+    edge.check_spent("0.114").await;
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
