@@ -157,6 +157,13 @@ impl Exchange {
 
     /// Reads the body as far as pricing needs. Much of it is held back only for a caller that is known.
     async fn inspect(&self, parts: &Parts, body: Incoming) -> Result<inspect::Inspected, Denied> {
+        if inspect::reads(&parts.method, self.api) && headers::is_encoded(&parts.headers) {
+            return Err(Denied::Wrong(Problem::BadRequest {
+                message: "The request's body must not be compressed: it is read for its price."
+                    .into(),
+                param: None,
+            }));
+        }
         let mut body = inspect::begin(&parts.method, body, self.api, &self.terms)?;
         if body.read(inspect::STRANGERS_BYTES_MAX, &self.terms).await? {
             let secret = headers::secret(&parts.headers);
@@ -202,6 +209,9 @@ impl Exchange {
         // A body that is read must come as it is; one whose usage headers say may come compressed.
         let plain = self.api != Api::Opaque && self.terms.usage_headers.is_empty();
         headers::forward(&mut parts.headers, &self.pool.upstream, from, plain);
+        if inspect::reads(&parts.method, self.api) {
+            headers::say_json(&mut parts.headers);
+        }
         if let Some(upgrade) = upgrade {
             headers::set_upgrade(&mut parts.headers, upgrade.to.clone());
         }

@@ -1,8 +1,8 @@
 //! Headers between the client and the upstream: whose they are, which are taken out, which are put in. Pure.
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -132,7 +132,16 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 /// Takes what must not be forwarded out of trailers: framing, credentials, internal headers.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     strip(trailers);
-    for name in [CONTENT_LENGTH, HOST, AUTHORIZATION] {
+    for name in [
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        HOST,
+        AUTHORIZATION,
+    ] {
+        trailers.remove(name);
+    }
+    for name in &KEY_HEADERS {
         trailers.remove(name);
     }
 }
@@ -180,6 +189,46 @@ pub(super) fn forward(headers: &mut HeaderMap, upstream: &Upstream, from: From<'
     for (name, value) in &upstream.headers {
         headers.insert(name.clone(), value.clone());
     }
+}
+
+/// Whether a body comes in another form than its own, compressed for instance.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+    lines.any(|line| {
+        let bytes = line.as_bytes();
+        let mut names = bytes.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        names.any(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"))
+    })
+}
+
+/// Says of a body that was read as JSON, in UTF-8, that it is: an upstream that took it for a form, say, might find another
+/// model in it than the one that was priced.
+pub(super) fn say_json(headers: &mut HeaderMap) {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let said = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => is_json(kind),
+        _ => false,
+    };
+    if !said {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+}
+
+fn is_json(kind: &HeaderValue) -> bool {
+    let mut parts = kind
+        .as_bytes()
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii);
+    let json = parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(b"application/json"));
+    let utf8 = |parameter: &[u8]| {
+        let forms: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
+        forms
+            .iter()
+            .any(|form| parameter.eq_ignore_ascii_case(form))
+    };
+    json && parts.all(utf8)
 }
 
 /// Puts cookies in one line: HTTP/2 may send each in its own, HTTP/1 may not (RFC 9113, 8.2.3).

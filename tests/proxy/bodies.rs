@@ -127,6 +127,52 @@ async fn no_more_of_a_body_is_held_than_a_little_for_whom_nobody_knows() {
 }
 
 #[tokio::test]
+async fn what_is_priced_as_json_cannot_be_read_as_anything_else() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let given = "content-type: application/json\r\n";
+    let json = "application/json";
+    for (lines, said) in [
+        (given, json),
+        ("", json),
+        (
+            "content-type: Application/JSON; charset=\"UTF-8\"\r\n",
+            "Application/JSON; charset=\"UTF-8\"",
+        ),
+        ("content-type: application/json; charset=utf-16\r\n", json),
+        ("content-type: application/x-www-form-urlencoded\r\n", json),
+        (
+            "content-type: application/json\r\ncontent-type: application/x-www-form-urlencoded\r\n",
+            json,
+        ),
+        ("content-encoding: identity\r\n", json),
+    ] {
+        upstream.then(Reply::json(SAID));
+        let got = call(edge.address, post(CHAT, ASK).replace(given, lines)).await;
+        assert_eq!(got.status(), 200, "{lines} {}", got.text());
+        let seen = upstream.seen().pop().unwrap();
+        let kinds = seen
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "content-type");
+        let kinds: Vec<_> = kinds.map(|(_, value)| value.as_str()).collect();
+        assert_eq!(kinds, [said], "{lines}");
+    }
+    let seen = upstream.seen().len();
+    for lines in [
+        "content-encoding: deflate\r\n",
+        "content-encoding: identity, br\r\n",
+        "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
+    ] {
+        let got = call(edge.address, post(CHAT, ASK).replace(given, lines)).await;
+        assert_eq!(got.status(), 400, "{lines} {}", got.text());
+        assert!(got.text().contains("compressed"), "{}", got.text());
+    }
+    assert_eq!(upstream.seen().len(), seen);
+    edge.check_spent("0.798").await;
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
@@ -140,11 +186,11 @@ async fn trailers_pass_both_ways() {
     ));
     let head = post(CHAT, "").replace(
         "content-length: 0",
-        "transfer-encoding: chunked\r\ntrailer: x-check, x-tollgate-a\r\nte: trailers",
+        "transfer-encoding: chunked\r\ntrailer: x-check, x-tollgate-a, x-api-key\r\nte: trailers",
     );
     let mut request = head.into_bytes();
     request.extend(chunk(ASK));
-    request.extend(b"0\r\nx-check: 5\r\nx-tollgate-a: 1\r\n\r\n");
+    request.extend(b"0\r\nx-check: 5\r\nx-tollgate-a: 1\r\nx-api-key: sk-a\r\n\r\n");
     let got = call(edge.address, request).await;
     assert_eq!(got.trailers, [("x-sum".to_owned(), "7".to_owned())]);
     let seen = &upstream.seen()[0];
