@@ -14,7 +14,7 @@ use crate::telemetry::Metrics;
 
 mod serve;
 
-pub use serve::{Running, ServeError, runtime, serve, start, stop_signal};
+pub use serve::{Running, ServeError, check, runtime, serve, start, stop_signal};
 
 /// The shared parts.
 pub struct Core {

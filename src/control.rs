@@ -43,6 +43,7 @@ mod verify;
 
 use errors::Fault;
 
+pub use auth::TOKEN_BYTES_MAX;
 pub use errors::DOMAIN;
 
 /// The largest request: a price book of ten thousand patterns with four meters each has about 1 MiB.
@@ -167,7 +168,7 @@ pub async fn serve(
     settings: Settings,
     shutdown: watch::Receiver<bool>,
 ) -> Result<Running, StartError> {
-    check(&settings)?;
+    check_settings(&settings)?;
     let tls = settings.tls.as_ref().map(tls).transpose()?;
     let (health, health_server) = tonic_health::server::health_reporter();
     health
@@ -202,7 +203,16 @@ pub async fn serve(
     }
 }
 
-fn check(settings: &Settings) -> Result<(), StartError> {
+/// Reads the files of TLS as [`serve`] does, and tells what is wrong with them or the settings. Nothing is started.
+pub fn check(settings: &Settings) -> Result<(), StartError> {
+    check_settings(settings)?;
+    if let Some(files) = &settings.tls {
+        with_tls(Server::builder(), tls(files)?)?;
+    }
+    Ok(())
+}
+
+fn check_settings(settings: &Settings) -> Result<(), StartError> {
     if let Some(token) = &settings.token
         && !auth::is_token(token)
     {
@@ -247,6 +257,11 @@ fn tls(files: &Tls) -> Result<ServerTlsConfig, StartError> {
     }
 }
 
+fn with_tls(server: Server, tls: ServerTlsConfig) -> Result<Server, StartError> {
+    let configured = server.tls_config(tls);
+    configured.map_err(|error| StartError::Tls(errors::chain(&error)))
+}
+
 /// A client's request is guarded by the token before anything of it is read.
 type Guarded<S> = tonic::service::interceptor::InterceptedService<S, auth::Token>;
 
@@ -274,8 +289,7 @@ fn router(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     if let Some(tls) = tls {
-        let configured = server.tls_config(tls);
-        server = configured.map_err(|error| StartError::Tls(errors::chain(&error)))?;
+        server = with_tls(server, tls)?;
     }
     let guard = auth::Token::new(token);
     macro_rules! guarded {

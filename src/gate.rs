@@ -154,6 +154,24 @@ impl Gate {
         decided
     }
 
+    /// Whether a secret is a good key's, before anything is decided: for an edge that must not do much for strangers. Only a
+    /// refusal is counted. Waits for the first look-up of a key, for a bounded time.
+    pub async fn recognise(&self, secret: Option<&[u8]>) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let found = match secret {
+            Some(secret) => self.sync.identify(secret, now).await,
+            None => Err(Refusal::new(Reason::KeyUnknown)),
+        };
+        let good = found.and_then(|key| match key.standing(now) {
+            Some(reason) => Err(Refusal::new(reason)),
+            None => Ok(()),
+        });
+        if let Err(refusal) = &good {
+            self.count(now, Some(refusal));
+        }
+        good
+    }
+
     async fn decide(self: &Arc<Self>, call: &Call<'_>, now: Now) -> Result<Ticket, Refusal> {
         let secret = call.secret.ok_or(Refusal::new(Reason::KeyUnknown))?;
         let terms = call.terms;

@@ -168,6 +168,14 @@ impl Running {
     }
 }
 
+/// Reads the TLS files as [`serve`] does, and tells all that is wrong with them or the upstreams. Nothing is started.
+pub fn check(settings: &Settings, upstreams: &[Arc<Upstream>]) -> Vec<StartError> {
+    let tls = settings.tls.as_ref().map(tls::server).transpose();
+    let own = tls.err().map(StartError::from);
+    let theirs = upstreams.iter().map(Target::of).filter_map(Result::err);
+    own.into_iter().chain(theirs).collect()
+}
+
 /// Binds the address, reads the TLS files and starts the workers.
 ///
 /// Once `stop` turns true (or its sender is gone), nothing more is accepted and what is in flight, with or without its client,

@@ -369,3 +369,52 @@ async fn events_are_followed_through_a_stream_that_ends() {
         stderr(&followed)
     );
 }
+
+#[tokio::test]
+async fn what_serving_would_not_start_with_is_found_by_the_check() {
+    let fixture = Fixture::new(Control::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, none) = (
+        dir.path().join("tollgate.toml"),
+        dir.path().join("none.pem"),
+    );
+    std::fs::write(&none, "no certificate").unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let tls = |section: &str, cert: &std::path::Path, key: &std::path::Path| {
+        let (cert, key) = (cert.display(), key.display());
+        format!("[{section}]\ncert = '{cert}'\nkey = '{key}'\n")
+    };
+    let upstream = |ca: &std::path::Path| {
+        let ca = ca.display();
+        format!(
+            "[[upstreams]]\nname = \"u\"\nurl = \"https://localhost\"\nca_file = '{ca}'\n\
+             [[routes]]\nupstream = \"u\"\n"
+        )
+    };
+    let token = |length| format!("[control]\ntoken = \"{}\"\n", "x".repeat(length));
+    let check = async |written: String, wrong: Option<&str>| {
+        std::fs::write(&file, &written).unwrap();
+        let checked = fixture
+            .run(&format!("check --config {}", file.display()))
+            .await;
+        let said = stderr(&checked);
+        assert_eq!(
+            checked.status.code(),
+            Some(if wrong.is_some() { 2 } else { 0 }),
+            "{written}{said}"
+        );
+        assert!(said.contains(wrong.unwrap_or_default()), "{written}{said}");
+    };
+    for section in ["proxy.tls", "control.tls"] {
+        check(tls(section, &cert, &key), None).await;
+        check(tls(section, &none, &key), Some("no")).await;
+        check(tls(section, &cert, &none), Some("no")).await;
+    }
+    check(upstream(&cert), None).await;
+    check(upstream(&none), Some("none.pem")).await;
+    check(token(512), None).await;
+    check(token(513), Some("control.token")).await;
+}

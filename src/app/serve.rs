@@ -76,6 +76,14 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     })
 }
 
+/// All that would keep a checked configuration from being served and is in its files: certificates and keys. Nothing is started.
+pub fn check(config: &Config) -> Vec<ServeError> {
+    let proxy = proxy::check(&proxy_settings(&config.proxy), &config.upstreams);
+    let control = control::check(&control_settings(config)).err();
+    let proxy = proxy.into_iter().map(ServeError::from);
+    proxy.chain(control.map(ServeError::from)).collect()
+}
+
 /// The runtime that all edges but the proxy's workers share.
 pub fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
     tokio::runtime::Builder::new_multi_thread()

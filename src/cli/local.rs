@@ -45,7 +45,13 @@ pub(super) fn serve(args: &ConfigArg) -> Result<(), Failure> {
 }
 
 pub(super) fn check(args: &ConfigArg) -> Result<(), Failure> {
-    load(args)?;
+    let wrong = app::check(&load(args)?);
+    if !wrong.is_empty() {
+        let failure = Failure::usage(format!("{} cannot be used", args.config.display()));
+        return Err(wrong
+            .iter()
+            .fold(failure, |failure, error| failure.with(error.to_string())));
+    }
     let good = format!("{} is good", args.config.display());
     Out { json: false }.line(&Record(vec![("", Cell::Text(good))]))
 }

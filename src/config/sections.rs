@@ -15,6 +15,7 @@ use super::{
     LogSettings, ProxySettings, RedisSettings, Secret, ServerTls, ShutdownSettings, StoreKind,
     StoreSettings, SyncSettings, catalog, routes,
 };
+use crate::control::TOKEN_BYTES_MAX;
 use crate::sync::ROUNDS_PER_LOOK;
 
 /// A shorter wait cannot be told from none; a longer one than a day is a mistake.
@@ -231,10 +232,13 @@ fn control(mut section: Reader<'_>) -> ControlSettings {
 
 fn token(value: &Value) -> Result<Secret, String> {
     // It is a header's value; and whoever holds it holds the money, so it must not be guessable.
-    let good = |text: &str| text.len() >= 16 && text.bytes().all(|b| b.is_ascii_graphic());
+    let good = |text: &str| {
+        let long = (16..=TOKEN_BYTES_MAX).contains(&text.len());
+        long && text.bytes().all(|b| b.is_ascii_graphic())
+    };
     let text = value.as_str().filter(|text| good(text));
     text.map(|text| Secret::new(text.into())).ok_or_else(|| {
-        "write 16 or more letters, digits and signs in quotes, such as \"${TOLLGATE_TOKEN}\" to take it from the \
+        "write 16 to 512 letters, digits and signs in quotes, such as \"${TOLLGATE_TOKEN}\" to take it from the \
          environment"
             .into()
     })

@@ -10,7 +10,7 @@ use tonic::{Request, Status};
 use super::errors::Fault;
 
 /// The longest token: far more than any randomness needs, and well within a header.
-pub(super) const TOKEN_BYTES_MAX: usize = 512;
+pub const TOKEN_BYTES_MAX: usize = 512;
 
 /// Whether a text can be sent as a bearer token.
 pub(super) fn is_token(text: &str) -> bool {

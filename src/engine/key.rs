@@ -125,7 +125,7 @@ impl Key {
     }
 
     /// Why it is refused at an instant, if it is. At its expiry exactly, it has expired.
-    pub(super) fn standing(&self, now: Now) -> Option<Reason> {
+    pub(crate) fn standing(&self, now: Now) -> Option<Reason> {
         if self.revoked {
             return Some(Reason::KeyRevoked);
         }

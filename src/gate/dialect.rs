@@ -18,6 +18,8 @@ pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-tollgate-reason
 /// The request's id, on every answer.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Where Anthropic's libraries look for it.
+const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -188,11 +190,13 @@ impl Said {
             Dialect::Openai | Dialect::Anthropic | Dialect::Gemini => JSON,
         };
         response.headers_mut().insert(CONTENT_TYPE, kind);
-        put(
-            response.headers_mut(),
-            REQUEST_ID_HEADER,
-            format_args!("{request_id}"),
-        );
+        // As long as a client may have made it; one that is no header's value is none that a client sent.
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            if dialect == Dialect::Anthropic {
+                response.headers_mut().insert(ANTHROPIC_ID, id.clone());
+            }
+            response.headers_mut().insert(REQUEST_ID_HEADER, id);
+        }
         response
     }
 }

@@ -138,7 +138,7 @@ impl Exchange {
         let upgrade = upgrade(&mut request);
         let (parts, body) = request.into_parts();
 
-        let body = inspect::read(&parts.method, body, self.api, &self.terms).await?;
+        let body = self.inspect(&parts, body).await?;
         let ticket = self.admit(&parts, &body).await.map_err(Denied::Refused)?;
         let rate = ticket.rate();
 
@@ -153,6 +153,25 @@ impl Exchange {
             self.meter(response, sent, strip, busy)
         };
         Ok(self.finish(response, rate))
+    }
+
+    /// Reads the body as far as pricing needs. Much of it is held back only for a caller that is known.
+    async fn inspect(&self, parts: &Parts, body: Incoming) -> Result<inspect::Inspected, Denied> {
+        if inspect::reads(&parts.method, self.api) && headers::is_encoded(&parts.headers) {
+            return Err(Denied::Wrong(Problem::BadRequest {
+                message: "The request's body must not be compressed: it is read for its price."
+                    .into(),
+                param: None,
+            }));
+        }
+        let mut body = inspect::begin(&parts.method, body, self.api, &self.terms)?;
+        if body.read(inspect::STRANGERS_BYTES_MAX, &self.terms).await? {
+            let secret = headers::secret(&parts.headers);
+            let known = self.client.worker.gate.recognise(secret).await;
+            known.map_err(Denied::Refused)?;
+            body.read(usize::MAX, &self.terms).await?;
+        }
+        Ok(body)
     }
 
     async fn admit(&self, parts: &Parts, body: &inspect::Inspected) -> Result<Ticket, Refusal> {
@@ -190,6 +209,9 @@ impl Exchange {
         // A body that is read must come as it is; one whose usage headers say may come compressed.
         let plain = self.api != Api::Opaque && self.terms.usage_headers.is_empty();
         headers::forward(&mut parts.headers, &self.pool.upstream, from, plain);
+        if inspect::reads(&parts.method, self.api) {
+            headers::say_json(&mut parts.headers);
+        }
         if let Some(upgrade) = upgrade {
             headers::set_upgrade(&mut parts.headers, upgrade.to.clone());
         }

@@ -1,8 +1,8 @@
 //! Headers between the client and the upstream: whose they are, which are taken out, which are put in. Pure.
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,6 +20,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// What tollgate says to those around it; never taken from outside.
 const INTERNAL_PREFIX: &str = "x-tollgate-";
 /// The longest request id that is taken from a client: it is stored and logged.
@@ -51,18 +52,26 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     (plain && (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())).then_some(value)
 }
 
-/// What a request asks its connection to be turned into, if it does.
+/// What a request asks its connection to be turned into, if it does. HTTP by another name is none: what went through such a
+/// connection would be calls that nobody decides on.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asked = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(tokens)
         .any(|token| token.eq_ignore_ascii_case("upgrade"));
-    if asked {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
+    if !asked {
+        return None;
     }
+    let to = headers.get(UPGRADE)?;
+    let is_http = |token: &str| {
+        let name = token.split('/').next().unwrap_or(token).trim();
+        ["http", "h2c", "h2", "tls"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
+    };
+    // All of it must be text: what cannot be read cannot be told to be none of these.
+    (to.to_str().is_ok() && !tokens(to).any(is_http)).then(|| to.clone())
 }
 
 /// Puts back what an upgrade needs, after [`strip`].
@@ -91,6 +100,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,
+        HTTP2_SETTINGS,
         PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION,
         TRANSFER_ENCODING,
@@ -122,7 +132,16 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 /// Takes what must not be forwarded out of trailers: framing, credentials, internal headers.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     strip(trailers);
-    for name in [CONTENT_LENGTH, HOST, AUTHORIZATION] {
+    for name in [
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        HOST,
+        AUTHORIZATION,
+    ] {
+        trailers.remove(name);
+    }
+    for name in &KEY_HEADERS {
         trailers.remove(name);
     }
 }
@@ -170,6 +189,46 @@ pub(super) fn forward(headers: &mut HeaderMap, upstream: &Upstream, from: From<'
     for (name, value) in &upstream.headers {
         headers.insert(name.clone(), value.clone());
     }
+}
+
+/// Whether a body comes in another form than its own, compressed for instance.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+    lines.any(|line| {
+        let bytes = line.as_bytes();
+        let mut names = bytes.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        names.any(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"))
+    })
+}
+
+/// Says of a body that was read as JSON, in UTF-8, that it is: an upstream that took it for a form, say, might find another
+/// model in it than the one that was priced.
+pub(super) fn say_json(headers: &mut HeaderMap) {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let said = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => is_json(kind),
+        _ => false,
+    };
+    if !said {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+}
+
+fn is_json(kind: &HeaderValue) -> bool {
+    let mut parts = kind
+        .as_bytes()
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii);
+    let json = parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(b"application/json"));
+    let utf8 = |parameter: &[u8]| {
+        let forms: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
+        forms
+            .iter()
+            .any(|form| parameter.eq_ignore_ascii_case(form))
+    };
+    json && parts.all(utf8)
 }
 
 /// Puts cookies in one line: HTTP/2 may send each in its own, HTTP/1 may not (RFC 9113, 8.2.3).

@@ -44,9 +44,17 @@ pub(super) struct Outgoing {
     pub(super) asks_usage: bool,
 }
 
-/// Reads a body until its facts are settled, it ends, or the route's bound is reached. Waits for the client, at most the route's
-/// idle time for each piece. Dropping the future leaves the rest unread.
-pub(super) async fn read(
+/// How much of a body is held back for a caller that nobody knows yet: most requests are smaller, and the most that strangers
+/// can make us hold is this for each of theirs.
+pub(super) const STRANGERS_BYTES_MAX: usize = 64 * 1024;
+
+/// Whether the bodies of such requests are read.
+pub(super) fn reads(method: &Method, api: Api) -> bool {
+    *method == Method::POST && api.has_json_request()
+}
+
+/// A body of which nothing is read yet.
+pub(super) fn begin(
     method: &Method,
     rest: Incoming,
     api: Api,
@@ -57,27 +65,45 @@ pub(super) async fn read(
     if length.is_some_and(|length| length > bytes_max) {
         return Err(Failed::Wrong(Problem::TooLarge { bytes_max }));
     }
-    let reads = *method == Method::POST && api.has_json_request();
-    let mut body = Inspected {
-        scan: reads.then(|| RequestScan::new(api)),
+    Ok(Inspected {
+        scan: reads(method, api).then(|| RequestScan::new(api)),
         held: VecDeque::new(),
         bytes_held: 0,
         ended: rest.is_end_stream(),
         rest,
         length,
-    };
-    if let Some(scan) = body.scan.take() {
-        body.scan = Some(body.fill(scan, terms).await?);
-        body.check_model(terms)?;
-    }
-    Ok(body)
+    })
 }
 
 impl Inspected {
-    async fn fill(&mut self, mut scan: RequestScan, terms: &Terms) -> Result<RequestScan, Failed> {
+    /// Reads on until the facts are settled, the body ends, or `most` bytes, or as many as the route allows, are held. True if
+    /// it ought to be read on. Waits for the client, at most the route's idle time for each piece. Dropping the future leaves
+    /// the rest unread.
+    pub(super) async fn read(&mut self, most: usize, terms: &Terms) -> Result<bool, Failed> {
+        let Some(scan) = self.scan.take() else {
+            return Ok(false);
+        };
+        let scan = self
+            .fill(scan, most.min(terms.inspect_bytes_max), terms)
+            .await?;
+        let full = self.bytes_held >= terms.inspect_bytes_max;
+        let more = !self.ended && !scan.settled() && !full;
+        self.scan = Some(scan);
+        if !more {
+            self.check_model(terms)?;
+        }
+        Ok(more)
+    }
+
+    async fn fill(
+        &mut self,
+        mut scan: RequestScan,
+        most: usize,
+        terms: &Terms,
+    ) -> Result<RequestScan, Failed> {
         let mut quiet = Quiet::new(terms.idle_timeout);
         let wrong = |wrong: crate::meter::Malformed| Failed::Wrong(malformed(&wrong));
-        while !self.ended && !scan.settled() && self.bytes_held < terms.inspect_bytes_max {
+        while !self.ended && !scan.settled() && self.bytes_held < most {
             let Some(frame) = self.next(&mut quiet).await? else {
                 self.ended = true;
                 break;

@@ -70,7 +70,13 @@ pub(super) fn canonical(path: &str) -> Result<Cow<'_, str>, DotSegment> {
         }
         rest = after;
     }
-    let climbs = |segment: &[u8]| segment == b"." || segment == b"..";
+    // Some servers take what follows a `;` for a parameter, and leave it out.
+    let climbs = |segment: &[u8]| {
+        matches!(
+            segment.split(|&byte| byte == b';').next(),
+            Some(b"." | b"..")
+        )
+    };
     if decoded.split(|&byte| byte == b'/').any(climbs) {
         return Err(DotSegment);
     }

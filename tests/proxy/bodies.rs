@@ -98,6 +98,81 @@ async fn nothing_is_read_before_a_refusal_that_needs_no_body() {
 }
 
 #[tokio::test]
+async fn no_more_of_a_body_is_held_than_a_little_for_whom_nobody_knows() {
+    let upstream = Upstream::start().await;
+    let mut plan = Plan::before(upstream.address);
+    plan.terms.inspect_bytes_max = 1 << 20;
+    let edge = plan.start().await;
+    // The model stands at the end, where only who is known is followed to.
+    let text = "a".repeat(200_000);
+    let ask = format!(r#"{{"messages":["{text}"],"max_tokens":10,"model":"tokens"}}"#);
+    let (begin, _) = ask.split_at(100_000);
+    for head in [
+        post(CHAT, "").replace("sk-a", "sk-x"),
+        post(CHAT, "").replace("authorization", "x-none"),
+    ] {
+        let head = head.replace(
+            "content-length: 0",
+            &format!("content-length: {}", ask.len()),
+        );
+        let got = call(edge.address, [head.as_str(), begin].concat()).await;
+        assert_eq!(got.status(), 401, "{}", got.text());
+        assert_eq!(got.header("x-tollgate-reason"), Some("KEY_UNKNOWN"));
+    }
+    upstream.then(Reply::json(SAID));
+    let got = call(edge.address, post(CHAT, &ask)).await;
+    assert_eq!(got.status(), 200, "{}", got.text());
+    assert_eq!(upstream.seen()[0].body, ask.as_bytes());
+    edge.check_spent("0.114").await;
+}
+
+#[tokio::test]
+async fn what_is_priced_as_json_cannot_be_read_as_anything_else() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let given = "content-type: application/json\r\n";
+    let json = "application/json";
+    for (lines, said) in [
+        (given, json),
+        ("", json),
+        (
+            "content-type: Application/JSON; charset=\"UTF-8\"\r\n",
+            "Application/JSON; charset=\"UTF-8\"",
+        ),
+        ("content-type: application/json; charset=utf-16\r\n", json),
+        ("content-type: application/x-www-form-urlencoded\r\n", json),
+        (
+            "content-type: application/json\r\ncontent-type: application/x-www-form-urlencoded\r\n",
+            json,
+        ),
+        ("content-encoding: identity\r\n", json),
+    ] {
+        upstream.then(Reply::json(SAID));
+        let got = call(edge.address, post(CHAT, ASK).replace(given, lines)).await;
+        assert_eq!(got.status(), 200, "{lines} {}", got.text());
+        let seen = upstream.seen().pop().unwrap();
+        let kinds = seen
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "content-type");
+        let kinds: Vec<_> = kinds.map(|(_, value)| value.as_str()).collect();
+        assert_eq!(kinds, [said], "{lines}");
+    }
+    let seen = upstream.seen().len();
+    for lines in [
+        "content-encoding: deflate\r\n",
+        "content-encoding: identity, br\r\n",
+        "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
+    ] {
+        let got = call(edge.address, post(CHAT, ASK).replace(given, lines)).await;
+        assert_eq!(got.status(), 400, "{lines} {}", got.text());
+        assert!(got.text().contains("compressed"), "{}", got.text());
+    }
+    assert_eq!(upstream.seen().len(), seen);
+    edge.check_spent("0.798").await;
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
@@ -111,11 +186,11 @@ async fn trailers_pass_both_ways() {
     ));
     let head = post(CHAT, "").replace(
         "content-length: 0",
-        "transfer-encoding: chunked\r\ntrailer: x-check, x-tollgate-a\r\nte: trailers",
+        "transfer-encoding: chunked\r\ntrailer: x-check, x-tollgate-a, x-api-key\r\nte: trailers",
     );
     let mut request = head.into_bytes();
     request.extend(chunk(ASK));
-    request.extend(b"0\r\nx-check: 5\r\nx-tollgate-a: 1\r\n\r\n");
+    request.extend(b"0\r\nx-check: 5\r\nx-tollgate-a: 1\r\nx-api-key: sk-a\r\n\r\n");
     let got = call(edge.address, request).await;
     assert_eq!(got.trailers, [("x-sum".to_owned(), "7".to_owned())]);
     let seen = &upstream.seen()[0];

@@ -264,6 +264,23 @@ async fn an_upgraded_connection_passes_both_ways_and_is_charged_when_it_ends() {
 }
 
 #[tokio::test]
+async fn an_upstream_is_not_asked_to_turn_a_connection_into_another_http() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    upstream.then(Reply::json(SAID));
+    let h2c = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n";
+    let ask = post(CHAT, ASK).replacen("authorization", &format!("{h2c}authorization"), 1);
+    assert_eq!(call(edge.address, ask).await.status(), 200);
+    let seen = &upstream.seen()[0];
+    for name in ["upgrade", "http2-settings"] {
+        assert_eq!(seen.header(name), None, "{seen:?}");
+    }
+    let upgrades = |value: &str| value.to_ascii_lowercase().contains("upgrade");
+    assert!(!seen.header("connection").is_some_and(upgrades), "{seen:?}");
+    edge.check_spent("0.114").await;
+}
+
+#[tokio::test]
 async fn a_head_request_has_a_length_and_no_body() {
     let upstream = Upstream::start().await;
     let mut plan = Plan::before(upstream.address);

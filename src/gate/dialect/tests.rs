@@ -221,3 +221,24 @@ fn a_path_tells_the_dialect() {
         assert_eq!(Dialect::of_path(path), dialect, "{path}");
     }
 }
+
+#[test]
+fn the_id_of_a_request_is_said_however_long_it_may_be() {
+    let id = "x".repeat(128);
+    let wrong = Problem::NotFound;
+    for dialect in [
+        Dialect::Openai,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Problem,
+    ] {
+        let refused = refusal(dialect, &Refusal::new(Reason::KeyUnknown), &id);
+        for response in [refused, problem(dialect, &wrong, &id)] {
+            assert_eq!(response.headers()["x-request-id"], id, "{dialect:?}");
+            // Where Anthropic's libraries look for it.
+            let own = response.headers().get("request-id");
+            let expected = (dialect == Dialect::Anthropic).then_some(id.as_str());
+            assert_eq!(own.map(|id| id.to_str().unwrap()), expected, "{dialect:?}");
+        }
+    }
+}

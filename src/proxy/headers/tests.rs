@@ -107,6 +107,29 @@ fn what_is_for_one_hop_stays_on_it() {
 }
 
 #[test]
+fn a_connection_is_not_turned_into_http_that_nobody_decides_on() {
+    for (to, passed) in [
+        ("websocket", true),
+        ("WebSocket/13", true),
+        ("h2c", false),
+        ("H2C", false),
+        ("websocket, h2c", false),
+        ("HTTP/2.0", false),
+        ("TLS/1.0, HTTP/1.1", false),
+        ("h2c/1", false),
+    ] {
+        let mut headers = map(&[
+            ("connection", "upgrade"),
+            ("upgrade", to),
+            ("http2-settings", "AAMAAABk"),
+        ]);
+        assert_eq!(upgrade(&headers).is_some(), passed, "{to}");
+        strip(&mut headers);
+        assert_eq!(lines(&headers), [], "{to}");
+    }
+}
+
+#[test]
 fn the_upstream_sees_its_own_credentials_and_whence_the_call_came() {
     let mut own = upstream();
     own.headers = vec![(

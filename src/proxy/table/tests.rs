@@ -109,6 +109,9 @@ fn every_spelling_of_a_path_is_one_path() {
         ("/free/..\\v1", Err(DotSegment)),
         ("/v1/.", Err(DotSegment)),
         ("/..", Err(DotSegment)),
+        ("/free/..;/v1", Err(DotSegment)),
+        ("/free/..;a=b/v1", Err(DotSegment)),
+        ("/free/%2e.%3bx/v1", Err(DotSegment)),
     ] {
         let got = canonical(path);
         assert_eq!(got.as_deref(), expected.as_deref(), "{path}");
