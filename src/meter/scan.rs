@@ -297,9 +297,9 @@ impl<P: Copy + Default> Scanner<P> {
         bytes: &'a [u8],
         sink: &mut S,
     ) -> Result<&'a [u8], Malformed> {
-        let stop = string_end(bytes);
-        let (plain, rest) = bytes.split_at(stop);
-        if S::STRICT {
+        let end = string_end(bytes);
+        let (plain, rest) = bytes.split_at(end.at);
+        if S::STRICT && !(end.plain && self.utf8.is_whole()) {
             self.utf8
                 .check(plain, !rest.is_empty())
                 .map_err(|(skipped, fault)| Malformed {
@@ -496,29 +496,52 @@ impl<P: Copy + Default> Scanner<P> {
     }
 }
 
-/// Where the next quote or backslash stands, or the end. Most strings are keys and single words, for which a search by vectors
-/// costs more to set up than it saves: they are searched by words.
+/// The end of a piece of a string.
+struct End {
+    /// Where the next quote or backslash stands, or the end of the bytes.
+    at: usize,
+    /// All bytes before it are printable ASCII; false if that was not looked for.
+    plain: bool,
+}
+
+/// Looks for the end of a piece of a string. Most strings are keys and single words, for which a search by vectors costs more to
+/// set up than it saves: they are searched by words, and checked in passing.
 #[inline]
-fn string_end(bytes: &[u8]) -> usize {
+fn string_end(bytes: &[u8]) -> End {
     let mut at = 0_usize;
+    let mut odd = 0_u64;
     let mut rest = bytes;
     while at < NEAR {
         let Some((word, after)) = rest.split_first_chunk() else {
             let mark = |byte: &u8| matches!(byte, b'"' | b'\\');
             let found = rest.iter().position(mark).unwrap_or(rest.len());
-            return at.saturating_add(found);
+            return End {
+                at: at.saturating_add(found),
+                plain: false,
+            };
         };
         let word = u64::from_le_bytes(*word);
         let marks = zeros(word ^ repeat(b'"')) | zeros(word ^ repeat(b'\\'));
+        // The high bits of bytes that are control characters or no ASCII; above the lowest of them there may be others.
+        let strange = word.wrapping_sub(repeat(b' ')) & !word & repeat(0x80) | word & repeat(0x80);
         if marks != 0 {
+            let lowest = marks & marks.wrapping_neg();
             let found = usize::try_from(marks.trailing_zeros() >> 3);
-            return at.saturating_add(found.unwrap_or(0));
+            odd |= strange & lowest.wrapping_sub(1);
+            return End {
+                at: at.saturating_add(found.unwrap_or(0)),
+                plain: odd == 0,
+            };
         }
+        odd |= strange;
         at = at.saturating_add(size_of::<u64>());
         rest = after;
     }
     let found = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    at.saturating_add(found)
+    End {
+        at: at.saturating_add(found),
+        plain: false,
+    }
 }
 
 /// A word of the same bytes.

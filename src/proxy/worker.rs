@@ -153,7 +153,7 @@ impl Ids {
         for _ in 0..IDS {
             for seed in self.seed {
                 let digits = mix(seed.wrapping_add(block.count)).to_be_bytes();
-                text.extend(digits.into_iter().flat_map(hex));
+                text.extend_from_slice(digits.map(hex).as_flattened());
             }
             block.count = block.count.wrapping_add(1);
         }
