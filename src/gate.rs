@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now};
-use crate::engine::{Ask, Denied, Engine, Hold, Key, ModelId};
+use crate::engine::{Ask, Denied, Engine, Hold, Identified, Key, ModelId};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::money::Amount;
 use crate::pricing::Price;
@@ -105,6 +105,23 @@ struct Taken {
     model: ModelId,
 }
 
+/// What a hold is wanted for.
+struct Want<'a> {
+    model: Option<&'a str>,
+    priced: Priced,
+    foreseen: Foreseen,
+    /// Set aside instead of what the account's rule says.
+    amount: Option<Amount>,
+}
+
+/// Why a hold was not taken.
+enum Missed {
+    /// It is refused.
+    Refused(Refusal),
+    /// The lease does not cover this amount, or is over.
+    Lease(Arc<Key>, Amount),
+}
+
 /// What to set aside, and the most that the call can cost as far as that is known.
 fn amounts(
     key: &Key,
@@ -149,7 +166,11 @@ impl Gate {
     /// until it returns.
     pub async fn admit(self: &Arc<Self>, call: &Call<'_>) -> Result<Ticket, Refusal> {
         let now = self.clock.now();
-        let decided = self.decide(call, now).await;
+        let decided = match self.decide_now(call, now) {
+            Some(decided) => decided,
+            // Boxed: it is rare, and else every call's future has room for it and is copied with it.
+            None => Box::pin(self.decide(call, now)).await,
+        };
         self.count(now, decided.as_ref().err());
         decided
     }
@@ -172,90 +193,96 @@ impl Gate {
         good
     }
 
+    /// A decision that nothing has to be waited for, as nearly all are; `None` if something has.
+    fn decide_now(self: &Arc<Self>, call: &Call<'_>, now: Now) -> Option<Result<Ticket, Refusal>> {
+        let Some(secret) = call.secret else {
+            return Some(Err(Refusal::new(Reason::KeyUnknown)));
+        };
+        let key = match self.engine.identify(secret, now) {
+            Identified::Key(key) => key,
+            Identified::Unknown => {
+                self.metrics.unknown_key_hit();
+                return Some(Err(Refusal::new(Reason::KeyUnknown)));
+            }
+            Identified::NotLoaded(_) => return None,
+        };
+        let want = self.want(call, &key);
+        match self.attempt(Arc::clone(&key), &want, now) {
+            Ok(taken) => Some(Ok(self.ticket(call, key, taken, want.foreseen))),
+            Err(Missed::Refused(refusal)) => Some(Err(refusal)),
+            Err(Missed::Lease(..)) => None,
+        }
+    }
+
     async fn decide(self: &Arc<Self>, call: &Call<'_>, now: Now) -> Result<Ticket, Refusal> {
         let secret = call.secret.ok_or(Refusal::new(Reason::KeyUnknown))?;
-        let terms = call.terms;
-        let model = terms.model.as_ref().map(ModelName::as_str).or(call.model);
-        let foreseen = Foreseen {
-            request_bytes: call.request_bytes,
-            input: None,
-            max_output: call.max_output,
-            choices: call.choices,
-        };
         for _ in 0..RELOADS_MAX {
             let key = self.sync.identify(secret, now).await?;
-            let priced = if terms.free {
-                Priced::Free
-            } else {
-                self.price(model, &key)
-            };
-            let taken = self
-                .take(Arc::clone(&key), model, priced, foreseen, None, now)
-                .await?;
-            let Some(Taken {
-                hold,
-                at,
-                price,
-                model,
-            }) = taken
-            else {
-                continue;
-            };
-            return Ok(Ticket {
-                gate: Arc::clone(self),
-                hold: Some(hold),
-                key,
-                model,
-                price,
-                foreseen,
-                on_missing_usage: terms.on_missing_usage,
-                on_upstream_error: terms.on_upstream_error,
-                admitted: at,
-            });
+            let want = self.want(call, &key);
+            if let Some(taken) = self.take(Arc::clone(&key), &want, now).await? {
+                return Ok(self.ticket(call, key, taken, want.foreseen));
+            }
         }
         Err(Refusal::new(Reason::StateUnavailable))
     }
 
-    /// Takes a hold, waiting for a lease if need be; `None` if the account was let go of meanwhile. `amount` is set aside
-    /// instead of what the account's rule says.
+    /// What a call wants.
+    fn want<'a>(&self, call: &Call<'a>, key: &Key) -> Want<'a> {
+        let terms = call.terms;
+        let model = terms.model.as_ref().map(ModelName::as_str).or(call.model);
+        Want {
+            model,
+            priced: if terms.free {
+                Priced::Free
+            } else {
+                self.price(model, key)
+            },
+            foreseen: Foreseen {
+                request_bytes: call.request_bytes,
+                input: None,
+                max_output: call.max_output,
+                choices: call.choices,
+            },
+            amount: None,
+        }
+    }
+
+    fn ticket(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        key: Arc<Key>,
+        taken: Taken,
+        foreseen: Foreseen,
+    ) -> Ticket {
+        Ticket {
+            gate: Arc::clone(self),
+            hold: Some(taken.hold),
+            key,
+            model: taken.model,
+            price: taken.price,
+            foreseen,
+            on_missing_usage: call.terms.on_missing_usage,
+            on_upstream_error: call.terms.on_upstream_error,
+            admitted: taken.at,
+        }
+    }
+
+    /// Takes a hold, waiting for a lease if need be; `None` if the account was let go of meanwhile.
     async fn take(
         &self,
         mut key: Arc<Key>,
-        model: Option<&str>,
-        priced: Priced,
-        foreseen: Foreseen,
-        amount: Option<Amount>,
+        want: &Want<'_>,
         mut now: Now,
     ) -> Result<Option<Taken>, Refusal> {
-        let (priced, price) = match priced {
-            Priced::At(price) => (true, Some(price)),
-            Priced::Free => (true, None),
-            Priced::Unknown => (false, None),
-        };
-        let (amount, worst) = amounts(&key, price.as_deref(), foreseen, amount)?;
-        let counted_as = model.map_or(ModelId::NONE, |model| {
-            self.counted_as(model, price.as_deref())
-        });
-        let ask = Ask {
-            model,
-            counted_as,
-            priced,
-            amount,
-            worst,
-        };
         let until = now.mono.plus(self.sync.refill_wait());
         loop {
-            key = match self.engine.admit(key, ask, now) {
-                Ok(hold) => {
-                    return Ok(Some(Taken {
-                        hold,
-                        at: now,
-                        price,
-                        model: counted_as,
-                    }));
+            let amount = match self.attempt(key, want, now) {
+                Ok(taken) => return Ok(Some(taken)),
+                Err(Missed::Refused(refusal)) => return Err(refusal),
+                Err(Missed::Lease(back, amount)) => {
+                    key = back;
+                    amount
                 }
-                Err((_, Denied::Refused(refusal))) => return Err(refusal),
-                Err((key, Denied::Lease)) => key,
             };
             if key.account().retired() {
                 return Ok(None);
@@ -274,6 +301,38 @@ impl Gate {
                 }
             }
             now = self.clock.now();
+        }
+    }
+
+    /// Takes a hold from the lease as it stands.
+    fn attempt(&self, key: Arc<Key>, want: &Want<'_>, now: Now) -> Result<Taken, Missed> {
+        let (priced, price) = match &want.priced {
+            Priced::At(price) => (true, Some(price)),
+            Priced::Free => (true, None),
+            Priced::Unknown => (false, None),
+        };
+        let rates = price.map(Arc::as_ref);
+        let (amount, worst) =
+            amounts(&key, rates, want.foreseen, want.amount).map_err(Missed::Refused)?;
+        let counted_as = want
+            .model
+            .map_or(ModelId::NONE, |model| self.counted_as(model, rates));
+        let ask = Ask {
+            model: want.model,
+            counted_as,
+            priced,
+            amount,
+            worst,
+        };
+        match self.engine.admit(key, ask, now) {
+            Ok(hold) => Ok(Taken {
+                hold,
+                at: now,
+                price: price.cloned(),
+                model: counted_as,
+            }),
+            Err((_, Denied::Refused(refusal))) => Err(Missed::Refused(refusal)),
+            Err((key, Denied::Lease)) => Err(Missed::Lease(key, amount)),
         }
     }
 

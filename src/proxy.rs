@@ -12,12 +12,16 @@
 //! | `inspect`, `upload` | the request's body: read as far as pricing needs, then passed on |
 //! | `sent`, `answer`, `tab` | waiting for the response, its body, and settling exactly once on every way out |
 //! | `pool`, `dial`, `tls` | upstream connections |
+//! | `alarm`, `quiet` | deadlines that cost next to nothing while they do not come |
+//! | `access` | the access log |
 //! | `tunnel` | upgraded connections |
 //!
 //! What is not here: what a refusal says ([`crate::gate::dialect`]), what a body means ([`crate::meter`]), what a call costs
 //! ([`crate::gate`]). Known limits: extended `CONNECT` (WebSocket over HTTP/2) is not served; a client that stops reading one
 //! HTTP/2 stream while it keeps its connection busy is not noticed.
 
+mod access;
+mod alarm;
 mod answer;
 mod client;
 mod dial;

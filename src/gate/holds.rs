@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::charge::{self, Charge, Foreseen};
-use super::{End, Gate, Priced, Taken};
+use super::{End, Gate, Priced, Taken, Want};
 use crate::clock::{Now, Timestamp};
 use crate::engine::{Awaited, Hold, Key, ModelId};
 use crate::id::{AccountId, KeyId};
@@ -195,10 +195,13 @@ impl Gate {
                 max_output: request.max_output,
                 choices: 1,
             };
-            let amount = request.amount.map(Amount::or_zero);
-            let taken = self
-                .take(Arc::clone(&key), model, priced, foreseen, amount, now)
-                .await?;
+            let want = Want {
+                model,
+                priced,
+                foreseen,
+                amount: request.amount.map(Amount::or_zero),
+            };
+            let taken = self.take(Arc::clone(&key), &want, now).await?;
             let Some(Taken {
                 hold, price, model, ..
             }) = taken

@@ -21,8 +21,8 @@ const PLACES: usize = 8;
 /// The longest key worth comparing: `max_completion_tokens` spelt with three-byte letters.
 const KEY_MAX: usize = 64;
 
-/// How far a string's end is searched byte by byte.
-const NEAR: usize = 16;
+/// How far a string's end is searched word by word.
+const NEAR: usize = 32;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,12 +132,23 @@ impl<P: Copy + Default> Scanner<P> {
     ) -> Result<(), Malformed> {
         while let Some((&byte, tail)) = bytes.split_first() {
             match self.state {
-                State::Text => bytes = self.string(bytes, sink)?,
-                State::Number(number) => bytes = self.number(number, bytes, sink)?,
+                State::Text => {
+                    let rest = self.string(bytes, sink)?;
+                    bytes = self.marks(rest);
+                }
+                State::Number(number) => {
+                    let rest = self.number(number, bytes, sink)?;
+                    bytes = self.marks(rest);
+                }
                 State::Escape(escape) => {
                     self.escape(escape, byte, sink)?;
                     bytes = tail;
                     self.advance(1);
+                }
+                State::Word(rest) if let Some(tail) = bytes.strip_prefix(rest) => {
+                    self.advance(rest.len());
+                    self.settle(self.place, self.kind, self.at, sink)?;
+                    bytes = self.marks(tail);
                 }
                 State::Word(rest) => {
                     self.word(rest, byte, sink)?;
@@ -154,14 +165,39 @@ impl<P: Copy + Default> Scanner<P> {
         Ok(())
     }
 
+    /// The marks around a key, where they stand as most programs write them: read at once, and not byte by byte.
+    #[inline]
+    fn marks<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (length, rest) = match (self.state, bytes) {
+            (State::Colon, [b':', b' ', rest @ ..]) => (2, rest),
+            (State::Colon, [b':', rest @ ..]) => (1, rest),
+            (State::After, [b',', b'"', rest @ ..]) if self.in_object() => (2, rest),
+            (State::After, [b',', b' ', b'"', rest @ ..]) if self.in_object() => (3, rest),
+            _ => return bytes,
+        };
+        self.advance(length);
+        if matches!(self.state, State::Colon) {
+            self.state = State::Value;
+        } else {
+            self.begin_key(self.at.saturating_sub(1));
+        }
+        rest
+    }
+
+    /// A key's quote stands at byte `at`.
+    #[inline]
+    const fn begin_key(&mut self, at: usize) {
+        self.in_key = true;
+        self.key.clear();
+        self.begun = at;
+        self.state = State::Text;
+    }
+
     fn structure<S: Sink<Place = P>>(&mut self, byte: u8, sink: &mut S) -> Result<(), Malformed> {
         match (self.state, byte) {
             (_, b' ' | b'\t' | b'\n' | b'\r') => Ok(()),
             (State::FirstKey | State::Key, b'"') => {
-                self.in_key = true;
-                self.key.clear();
-                self.begun = self.at;
-                self.state = State::Text;
+                self.begin_key(self.at);
                 Ok(())
             }
             (State::Colon, b':') => {
@@ -261,9 +297,9 @@ impl<P: Copy + Default> Scanner<P> {
         bytes: &'a [u8],
         sink: &mut S,
     ) -> Result<&'a [u8], Malformed> {
-        let stop = string_end(bytes);
-        let (plain, rest) = bytes.split_at(stop);
-        if S::STRICT {
+        let end = string_end(bytes);
+        let (plain, rest) = bytes.split_at(end.at);
+        if S::STRICT && !(end.plain && self.utf8.is_whole()) {
             self.utf8
                 .check(plain, !rest.is_empty())
                 .map_err(|(skipped, fault)| Malformed {
@@ -460,17 +496,62 @@ impl<P: Copy + Default> Scanner<P> {
     }
 }
 
-/// Where the next quote or backslash stands, or the end. Most strings are keys and single words, for
-/// which a search by vectors costs more to set up than it saves.
+/// The end of a piece of a string.
+struct End {
+    /// Where the next quote or backslash stands, or the end of the bytes.
+    at: usize,
+    /// All bytes before it are printable ASCII; false if that was not looked for.
+    plain: bool,
+}
+
+/// Looks for the end of a piece of a string. Most strings are keys and single words, for which a search by vectors costs more to
+/// set up than it saves: they are searched by words, and checked in passing.
 #[inline]
-fn string_end(bytes: &[u8]) -> usize {
-    let mark = |byte: &u8| matches!(byte, b'"' | b'\\');
-    let Some((near, far)) = bytes.split_at_checked(NEAR) else {
-        return bytes.iter().position(mark).unwrap_or(bytes.len());
-    };
-    near.iter()
-        .position(mark)
-        .unwrap_or_else(|| NEAR.saturating_add(memchr2(b'"', b'\\', far).unwrap_or(far.len())))
+fn string_end(bytes: &[u8]) -> End {
+    let mut at = 0_usize;
+    let mut odd = 0_u64;
+    let mut rest = bytes;
+    while at < NEAR {
+        let Some((word, after)) = rest.split_first_chunk() else {
+            let mark = |byte: &u8| matches!(byte, b'"' | b'\\');
+            let found = rest.iter().position(mark).unwrap_or(rest.len());
+            return End {
+                at: at.saturating_add(found),
+                plain: false,
+            };
+        };
+        let word = u64::from_le_bytes(*word);
+        let marks = zeros(word ^ repeat(b'"')) | zeros(word ^ repeat(b'\\'));
+        // The high bits of bytes that are control characters or no ASCII; above the lowest of them there may be others.
+        let strange = word.wrapping_sub(repeat(b' ')) & !word & repeat(0x80) | word & repeat(0x80);
+        if marks != 0 {
+            let lowest = marks & marks.wrapping_neg();
+            let found = usize::try_from(marks.trailing_zeros() >> 3);
+            odd |= strange & lowest.wrapping_sub(1);
+            return End {
+                at: at.saturating_add(found.unwrap_or(0)),
+                plain: odd == 0,
+            };
+        }
+        odd |= strange;
+        at = at.saturating_add(size_of::<u64>());
+        rest = after;
+    }
+    let found = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    End {
+        at: at.saturating_add(found),
+        plain: false,
+    }
+}
+
+/// A word of the same bytes.
+const fn repeat(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The high bits of bytes that are zero. Above the lowest of them there may be others, which say nothing.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(repeat(1)) & !word & repeat(0x80)
 }
 
 impl State {

@@ -118,7 +118,7 @@ impl Broken {
 /// A response's body as it comes from the upstream, and its call's tab.
 pub(super) struct Live {
     upstream: Incoming,
-    tab: Tab,
+    tab: Box<Tab>,
     terms: Arc<Terms>,
     worker: Arc<Worker>,
     /// The connection, to be kept for the next call when the body has ended.
@@ -136,7 +136,7 @@ impl Live {
     /// A body that begins. `shortened`: the client may get less of it than the upstream sends.
     pub(super) fn new(
         upstream: Incoming,
-        tab: Tab,
+        tab: Box<Tab>,
         terms: Arc<Terms>,
         worker: Arc<Worker>,
         lease: (Lease, Arc<Pool>),

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::task::Waker;
 
+use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,6 +24,8 @@ pub(super) struct Client {
     requests: AtomicU32,
     blocked: AtomicBool,
     moved: AtomicBool,
+    /// What its connection is told from outside.
+    pub(super) told: Told,
     /// Its place among the connections that are let in.
     _place: OwnedSemaphorePermit,
 }
@@ -46,6 +50,7 @@ impl Client {
             requests: AtomicU32::new(0),
             blocked: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            told: Told::default(),
             _place: place,
         }
     }
@@ -62,6 +67,51 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.worker.gate.metrics().connection_closed();
+    }
+}
+
+/// What a connection may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nothing.
+    GoOn,
+    /// To end once what is in flight has.
+    Finish,
+    /// To end at once.
+    End,
+}
+
+/// The last word to a connection, and who runs it.
+#[derive(Default)]
+pub(super) struct Told {
+    finish: AtomicBool,
+    end: AtomicBool,
+    runner: AtomicWaker,
+}
+
+impl Told {
+    /// Says it, and wakes the connection.
+    pub(super) fn tell(&self, word: Word) {
+        match word {
+            Word::GoOn => {}
+            Word::Finish => self.finish.store(true, Relaxed),
+            Word::End => self.end.store(true, Relaxed),
+        }
+        self.runner.wake();
+    }
+
+    /// What was said.
+    pub(super) fn word(&self) -> Word {
+        match (self.end.load(Relaxed), self.finish.load(Relaxed)) {
+            (true, _) => Word::End,
+            (false, true) => Word::Finish,
+            (false, false) => Word::GoOn,
+        }
+    }
+
+    /// Whom to wake; to be called before [`Told::word`].
+    pub(super) fn register(&self, runner: &Waker) {
+        self.runner.register(runner);
     }
 }
 

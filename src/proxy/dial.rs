@@ -111,7 +111,7 @@ where
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-    Ok(Lease::Http1(lease))
+    Ok(Lease::http1(lease))
 }
 
 async fn http2_over<IO>(stream: IO) -> Result<Lease, DialError>
@@ -129,5 +129,5 @@ where
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-    Ok(Lease::Http2(lease))
+    Ok(Lease::http2(lease))
 }

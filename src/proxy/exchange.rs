@@ -1,6 +1,8 @@
 //! One request, top to bottom: route → inspect → admit → forward → meter → settle. What is metered and how it is settled goes
 //! with the response's body (`answer`) and the call's tab (`tab`).
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,11 +14,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::access::{self, Line};
 use super::answer::Answer;
 use super::client::{Busy, Client};
 use super::headers::{self, From};
 use super::inspect::{self, Outgoing};
-use super::pool::{Lease, Pool};
+use super::pool::Pool;
 use super::sent::{Head, NoAnswer, Sent};
 use super::tab::Tab;
 use super::table;
@@ -68,33 +71,47 @@ struct Upgrade {
 }
 
 /// Serves one request of a client.
-pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+///
+/// No `async fn`, and what can be done before the future is: hyper copies the future into its place, and every value that one
+/// `async fn` hands to the next has a place in both.
+pub(super) fn serve(
+    client: Arc<Client>,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send {
     let busy = Busy::new(&client);
     let given = headers::request_id(request.headers()).cloned();
     let id = given.unwrap_or_else(|| client.worker.next_id());
-    let id_text = id.clone();
-    let id_text = id_text.to_str().unwrap_or_default();
-    let mut exchange = match Exchange::route(client, &request, id) {
-        Ok(exchange) => exchange,
-        Err(problem) => {
-            let dialect = Dialect::of_path(request.uri().path());
-            return own(dialect::problem(dialect, &problem, id_text), busy);
-        }
-    };
-    let dialect = exchange.dialect;
-    let response = match exchange.run(request, &busy).await {
-        Ok(response) => response,
-        Err(Denied::Refused(refusal)) => own(dialect::refusal(dialect, &refusal, id_text), busy),
-        Err(Denied::Wrong(problem)) => own(dialect::problem(dialect, &problem, id_text), busy),
-        Err(Denied::Gone) => {
-            // Nobody reads it; but should somebody, it is no success.
-            let mut nothing = own(Response::new(Bytes::new()), busy);
-            *nothing.status_mut() = StatusCode::BAD_REQUEST;
-            return nothing;
-        }
-    };
-    exchange.counted.1 = StatusClass::of(response.status());
-    response
+    let route = Exchange::route(client, &request, id);
+    let upgrade = upgrade(&mut request);
+    let (mut parts, body) = request.into_parts();
+    async move {
+        let mut exchange = match route {
+            Ok(exchange) => exchange,
+            Err((problem, id)) => {
+                let dialect = Dialect::of_path(parts.uri.path());
+                return Ok(own(dialect::problem(dialect, &problem, text(&id)), busy));
+            }
+        };
+        let response = match exchange.run(&mut parts, body, upgrade, &busy).await {
+            Ok(response) => response,
+            Err(denied) => match exchange.denied(&denied) {
+                Some(response) => own(response, busy),
+                None => {
+                    // Nobody reads it; but should somebody, it is no success.
+                    let mut nothing = own(Response::new(Bytes::new()), busy);
+                    *nothing.status_mut() = StatusCode::BAD_REQUEST;
+                    return Ok(nothing);
+                }
+            },
+        };
+        exchange.counted.1 = StatusClass::of(response.status());
+        Ok(response)
+    }
+}
+
+/// A request's id for a body or a log line.
+fn text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
 }
 
 fn own(response: Response<Bytes>, busy: Busy) -> Response<Answer> {
@@ -107,17 +124,20 @@ impl Exchange {
         client: Arc<Client>,
         request: &Request<Incoming>,
         id: HeaderValue,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, (Problem, HeaderValue)> {
         if *request.method() == Method::CONNECT {
-            return Err(Problem::MethodNotAllowed);
+            return Err((Problem::MethodNotAllowed, id));
         }
-        let path = request.uri().path();
-        let path = table::canonical(path).map_err(|table::DotSegment| Problem::BadRequest {
-            message: "The path must not have `.` or `..` as a segment.".into(),
-            param: None,
-        })?;
-        let found = client.worker.routes.find(host(request), &path);
-        let (route, way) = found.ok_or(Problem::NotFound)?;
+        let Ok(path) = table::canonical(request.uri().path()) else {
+            let problem = Problem::BadRequest {
+                message: "The path must not have `.` or `..` as a segment.".into(),
+                param: None,
+            };
+            return Err((problem, id));
+        };
+        let Some((route, way)) = client.worker.routes.find(host(request), &path) else {
+            return Err((Problem::NotFound, id));
+        };
         Ok(Self {
             api: table::api(&route.terms, &path),
             dialect: table::dialect(&route.terms, &path),
@@ -132,14 +152,13 @@ impl Exchange {
     /// Everything after the route. Dropped at any point, the client left: what was held is settled by how far it had come.
     async fn run(
         &self,
-        mut request: Request<Incoming>,
+        parts: &mut Parts,
+        body: Incoming,
+        upgrade: Option<Upgrade>,
         busy: &Busy,
     ) -> Result<Response<Answer>, Denied> {
-        let upgrade = upgrade(&mut request);
-        let (parts, body) = request.into_parts();
-
-        let body = self.inspect(&parts, body).await?;
-        let ticket = self.admit(&parts, &body).await.map_err(Denied::Refused)?;
+        let body = self.inspect(parts, body).await?;
+        let ticket = self.admit(parts, &body).await.map_err(Denied::Refused)?;
         let rate = ticket.rate();
 
         let body = body.into_outgoing(ticket.needs_usage(), &self.terms);
@@ -187,15 +206,30 @@ impl Exchange {
         self.client.worker.gate.admit(&call).await
     }
 
+    /// A denial in tollgate's words; `None` if nobody is there to read them.
+    fn denied(&self, denied: &Denied) -> Option<Response<Bytes>> {
+        let id = text(&self.id);
+        match denied {
+            Denied::Refused(refusal) => {
+                let response = dialect::refusal(self.dialect, refusal, id);
+                access::refused(&self.id, &self.terms, refusal, response.status());
+                Some(response)
+            }
+            Denied::Wrong(problem) => Some(dialect::problem(self.dialect, problem, id)),
+            Denied::Gone => None,
+        }
+    }
+
     /// The request as the upstream gets it, and the tab that is open from here on.
     fn outgoing(
         &self,
-        mut parts: Parts,
+        parts: &mut Parts,
         body: Outgoing,
         ticket: Ticket,
         upgrade: Option<&Upgrade>,
-    ) -> Result<(Request<Upload>, Tab), Denied> {
-        let tab = Tab::open(ticket, body.bytes_whole, body.progress);
+    ) -> Result<(Request<Upload>, Box<Tab>), Denied> {
+        let line = Line::begin(&self.id, &self.terms, &ticket);
+        let tab = Tab::open(ticket, body.bytes_whole, body.progress, line);
         let host = parts.headers.get(HOST).cloned().or_else(|| {
             let authority = parts.uri.authority()?;
             HeaderValue::from_str(authority.as_str()).ok()
@@ -228,8 +262,12 @@ impl Exchange {
                 param: None,
             })
         })?;
-        parts.uri = Uri::from(target);
-        Ok((Request::from_parts(parts, body.body), tab))
+        let mut request = Request::new(body.body);
+        *request.method_mut() = std::mem::take(&mut parts.method);
+        *request.uri_mut() = Uri::from(target);
+        *request.headers_mut() = std::mem::take(&mut parts.headers);
+        *request.extensions_mut() = std::mem::take(&mut parts.extensions);
+        Ok((request, tab))
     }
 
     /// Sends the request and waits for the head of its response. A connection that was kept and turns out closed before
@@ -237,7 +275,7 @@ impl Exchange {
     async fn forward(
         &self,
         request: Request<Upload>,
-        mut tab: Tab,
+        mut tab: Box<Tab>,
         upgrade: bool,
     ) -> Result<(Response<Incoming>, Sent), Denied> {
         let pool = &self.pool;
@@ -265,9 +303,10 @@ impl Exchange {
             match answer {
                 Ok(response) => return Ok((response, sent)),
                 Err(NoAnswer::Unsent(unsent)) if reused => {
-                    let fresh = match sent.lease.0 {
-                        Lease::Http2(_) => pool.take().await.map(|(lease, _)| lease),
-                        Lease::Http1(_) => pool.fresh_http1().await,
+                    let fresh = if sent.lease.0.is_http2() {
+                        pool.take().await.map(|(lease, _)| lease)
+                    } else {
+                        pool.fresh_http1().await
                     };
                     tab = sent.tab;
                     lease = match fresh {
@@ -284,19 +323,12 @@ impl Exchange {
 
     /// Puts a request in the form of the connection that it goes out on.
     fn addressed(&self, mut request: Request<Upload>, http2: bool) -> Request<Upload> {
-        let upstream = &self.pool.upstream;
-        let target = request.uri().path_and_query().cloned();
-        let mut uri = http::uri::Parts::default();
-        uri.path_and_query = target;
         let unsized_body = request.body().size_hint().exact().is_none();
+        if let Some(uri) = self.target(request.uri(), http2) {
+            *request.uri_mut() = uri;
+        }
         let headers = request.headers_mut();
         if http2 {
-            uri.scheme = Some(if upstream.tls {
-                Scheme::HTTPS
-            } else {
-                Scheme::HTTP
-            });
-            uri.authority = Some(self.pool.authority.clone());
             headers.remove(HOST);
             headers.remove(TRANSFER_ENCODING);
             *request.version_mut() = Version::HTTP_2;
@@ -309,11 +341,22 @@ impl Exchange {
             }
             *request.version_mut() = Version::HTTP_11;
         }
-        // A path alone, or all three parts, is a URI.
-        if let Ok(uri) = Uri::from_parts(uri) {
-            *request.uri_mut() = uri;
-        }
         request
+    }
+
+    /// A request's target as its connection says it: the path alone, or all three parts; `None` if it is said so already.
+    fn target(&self, uri: &Uri, http2: bool) -> Option<Uri> {
+        if !http2 && uri.authority().is_none() {
+            return None;
+        }
+        let mut target = http::uri::Parts::default();
+        target.path_and_query = uri.path_and_query().cloned();
+        if http2 {
+            let tls = self.pool.upstream.tls;
+            target.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+            target.authority = Some(self.pool.authority.clone());
+        }
+        Uri::from_parts(target).ok()
     }
 
     /// Settles a call that got no answer, and says why.
@@ -326,7 +369,7 @@ impl Exchange {
         tab.settle(End::NoAnswer);
         self.pool.failed(error.kind());
         let upstream = &self.pool.upstream.name;
-        let id = self.id.to_str().unwrap_or_default();
+        let id = text(&self.id);
         tracing::warn!(upstream, route = self.terms.route, request_id = id, %error, "no answer");
         Denied::Wrong(if error.is_timeout() {
             Problem::UpstreamTimeout

@@ -82,13 +82,43 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, to: HeaderValue) {
 
 /// Takes out what is meant for one hop only (RFC 9110, 7.6.1), and what only tollgate may say. `te: trailers` stays.
 pub(super) fn strip(headers: &mut HeaderMap) {
+    // One look at the names that are there is cheaper than a search for each that might be.
+    if headers.keys().any(is_of_one_hop) {
+        strip_found(headers);
+    }
+}
+
+/// Whether a header is one that [`strip`] takes out, or looks into.
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b'c' | b'k' | b'p' | b't' | b'u') => matches!(
+            name,
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "te"
+                | "transfer-encoding"
+                | "upgrade"
+        ),
+        Some(b'x') => name.starts_with(INTERNAL_PREFIX),
+        _ => false,
+    }
+}
+
+fn strip_found(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
-        // `close` and `keep-alive` name no header; most messages say nothing else, and then nothing is collected.
+        // `close` and `keep-alive` name no header that stays; most messages say nothing else, and then nothing is collected.
+        let plain = |token: &str| {
+            token.eq_ignore_ascii_case("keep-alive") || token.eq_ignore_ascii_case("close")
+        };
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
             .flat_map(tokens)
-            .filter(|token| !token.eq_ignore_ascii_case("close"))
+            .filter(|token| !plain(token))
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
             .filter(|name| *name != TE)
             .collect();
@@ -158,27 +188,64 @@ pub(super) struct From<'a> {
     pub(super) request_id: &'a HeaderValue,
 }
 
+/// What of a request's headers has to be looked for; most have none of it.
+#[derive(Default)]
+struct Seen {
+    expect: bool,
+    /// One of [`KEY_HEADERS`].
+    keys: bool,
+    /// One that says whence a request came.
+    forwarded: bool,
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            let name = name.as_str();
+            match name.as_bytes().first() {
+                Some(b'e') => seen.expect |= name == "expect",
+                Some(b'a' | b'x') => {
+                    seen.keys |= matches!(name, "api-key" | "x-api-key" | "x-goog-api-key");
+                    seen.forwarded |= name.starts_with("x-forwarded-");
+                }
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
 /// Makes a client's headers the upstream's: one-hop and internal ones and the caller's key out, whence it came and the
-/// upstream's own in. `plain`: the body is metered, so it must not come compressed.
+/// upstream's own in. `host` is left to the form of the connection. `plain`: the body is metered, so it must not come
+/// compressed.
 pub(super) fn forward(headers: &mut HeaderMap, upstream: &Upstream, from: From<'_>, plain: bool) {
     strip(headers);
-    for name in [EXPECT, HOST, CONTENT_LENGTH] {
-        headers.remove(name);
+    let seen = Seen::of(headers);
+    if seen.expect {
+        headers.remove(EXPECT);
     }
+    headers.remove(CONTENT_LENGTH);
     if !upstream.forward_key {
         // All of them: whichever carried the key, the others are credentials too, and not this upstream's.
         headers.remove(AUTHORIZATION);
-        for name in &KEY_HEADERS {
-            headers.remove(name);
+        if seen.keys {
+            for name in &KEY_HEADERS {
+                headers.remove(name);
+            }
         }
     }
-    let chain = join(headers, FORWARDED_FOR, from.address);
+    let chain = if seen.forwarded {
+        join(headers, FORWARDED_FOR, from.address)
+    } else {
+        from.address.clone()
+    };
     headers.insert(FORWARDED_FOR, chain);
-    if !headers.contains_key(FORWARDED_PROTO) {
+    if !seen.forwarded || !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, from.proto.clone());
     }
     if let Some(host) = from.host
-        && !headers.contains_key(FORWARDED_HOST)
+        && (!seen.forwarded || !headers.contains_key(FORWARDED_HOST))
     {
         headers.insert(FORWARDED_HOST, host);
     }

@@ -21,8 +21,8 @@ use crate::route::Terms;
 
 /// A request's body, read as far as it had to be.
 pub(super) struct Inspected {
-    /// `None` if it is not read.
-    scan: Option<RequestScan>,
+    /// `None` if it is not read. Boxed: what is read is handed on by value.
+    scan: Option<Box<RequestScan>>,
     held: VecDeque<Frame<Bytes>>,
     bytes_held: usize,
     rest: Incoming,
@@ -66,7 +66,7 @@ pub(super) fn begin(
         return Err(Failed::Wrong(Problem::TooLarge { bytes_max }));
     }
     Ok(Inspected {
-        scan: reads(method, api).then(|| RequestScan::new(api)),
+        scan: reads(method, api).then(|| Box::new(RequestScan::new(api))),
         held: VecDeque::new(),
         bytes_held: 0,
         ended: rest.is_end_stream(),
@@ -97,10 +97,10 @@ impl Inspected {
 
     async fn fill(
         &mut self,
-        mut scan: RequestScan,
+        mut scan: Box<RequestScan>,
         most: usize,
         terms: &Terms,
-    ) -> Result<RequestScan, Failed> {
+    ) -> Result<Box<RequestScan>, Failed> {
         let mut quiet = Quiet::new(terms.idle_timeout);
         let wrong = |wrong: crate::meter::Malformed| Failed::Wrong(malformed(&wrong));
         while !self.ended && !scan.settled() && self.bytes_held < most {
@@ -165,7 +165,7 @@ impl Inspected {
 
     /// What was read, if the body is one that is read.
     pub(super) fn facts(&self) -> Option<&RequestFacts> {
-        self.scan.as_ref().map(RequestScan::facts)
+        self.scan.as_deref().map(RequestScan::facts)
     }
 
     /// The body's size as far as it is known.
@@ -177,7 +177,7 @@ impl Inspected {
     /// The body that goes upstream. `usage`: the call's cost depends on it, so a stream is made to say it.
     pub(super) fn into_outgoing(mut self, usage: bool, terms: &Terms) -> Outgoing {
         let edit = if usage {
-            self.scan.as_ref().and_then(RequestScan::usage_edit)
+            self.scan.as_deref().and_then(RequestScan::usage_edit)
         } else {
             None
         };

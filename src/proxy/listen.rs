@@ -3,11 +3,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body::Body;
@@ -20,11 +21,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::Settings;
-use super::client::{Client, TICKS, Watchdog};
+use super::client::{Client, TICKS, Watchdog, Word};
 use super::exchange;
 use super::wire::{Spoken, Wire};
 use super::worker::Worker;
@@ -205,10 +207,7 @@ impl Server {
             return;
         };
         let (wire, of) = (TokioIo::new(wire), Arc::clone(&client));
-        let service = service_fn(move |request| {
-            let client = Arc::clone(&of);
-            async move { Ok::<_, Infallible>(exchange::serve(client, request).await) }
-        });
+        let service = service_fn(move |request| exchange::serve(Arc::clone(&of), request));
         match spoken {
             Spoken::Http1 => {
                 let connection = self.http1.serve_connection(wire, service);
@@ -222,37 +221,75 @@ impl Server {
     }
 
     /// Runs a connection to its end: the client's, the watchdog's, or, once told to stop, that of what is in flight.
-    async fn run<C>(&self, connection: C, client: &Client)
+    async fn run<C>(&self, connection: C, client: &Arc<Client>)
     where
         C: Connection,
     {
         let mut connection = pin!(connection);
-        let mut stop = self.stop.clone();
-        let mut stopping = false;
-        let mut watchdog = Watchdog::default();
-        let tick = self.client_timeout.checked_div(TICKS).unwrap_or_default();
-        let mut ticks = interval(tick.max(Duration::from_millis(1)));
-        loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => {
+        let _watched = Watched(self.watch(client).abort_handle());
+        let mut finishing = false;
+        poll_fn(|cx| {
+            client.told.register(cx.waker());
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     }
-                    return;
+                    return Poll::Ready(());
                 }
-                () = stopped(&mut stop), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().finish();
-                }
-                _ = ticks.tick() => {
-                    if watchdog.tick(client) {
+                match client.told.word() {
+                    Word::Finish if !finishing => {
+                        finishing = true;
+                        connection.as_mut().finish();
+                    }
+                    Word::GoOn | Word::Finish => return Poll::Pending,
+                    Word::End => {
                         tracing::debug!("connection held for nothing");
-                        return;
+                        return Poll::Ready(());
                     }
                 }
             }
-        }
+        })
+        .await;
+    }
+
+    /// Watches a connection from a task of its own, which costs its requests nothing: what stands beside a connection in one
+    /// task is asked whenever the connection is.
+    fn watch(&self, client: &Arc<Client>) -> JoinHandle<()> {
+        let client = Arc::downgrade(client);
+        let mut stop = self.stop.clone();
+        let tick = self.client_timeout.checked_div(TICKS).unwrap_or_default();
+        let mut ticks = interval(tick.max(Duration::from_millis(1)));
+        tokio::spawn(async move {
+            let mut watchdog = Watchdog::default();
+            let mut stopping = false;
+            loop {
+                let stops = tokio::select! {
+                    biased;
+                    () = stopped(&mut stop), if !stopping => true,
+                    _ = ticks.tick() => false,
+                };
+                let Some(client) = client.upgrade() else {
+                    return;
+                };
+                if stops {
+                    stopping = true;
+                    client.told.tell(Word::Finish);
+                } else if watchdog.tick(&client) {
+                    client.told.tell(Word::End);
+                    return;
+                }
+            }
+        })
+    }
+}
+
+/// The task that watches a connection, ended with it.
+struct Watched(AbortHandle);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 
+use super::alarm::Alarm;
 use super::dial::{DialError, Dialer};
 use super::upload::Upload;
 use crate::route::{HttpVersion, Upstream};
@@ -21,7 +22,13 @@ pub(super) type Answering =
     Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>> + Send>>;
 
 /// The right to send a request on a connection.
-pub(super) enum Lease {
+pub(super) struct Lease {
+    connection: Connection,
+    /// When an answer is late; kept with the connection.
+    pub(super) alarm: Alarm,
+}
+
+enum Connection {
     /// A whole connection.
     Http1(http1::SendRequest<Upload>),
     /// A stream of a shared one.
@@ -29,16 +36,32 @@ pub(super) enum Lease {
 }
 
 impl Lease {
+    /// A connection that speaks HTTP/1.1.
+    pub(super) const fn http1(connection: http1::SendRequest<Upload>) -> Self {
+        Self {
+            connection: Connection::Http1(connection),
+            alarm: Alarm::new(),
+        }
+    }
+
+    /// A stream of a connection that speaks HTTP/2.
+    pub(super) const fn http2(connection: http2::SendRequest<Upload>) -> Self {
+        Self {
+            connection: Connection::Http2(connection),
+            alarm: Alarm::new(),
+        }
+    }
+
     /// Whether HTTP/2 is spoken.
     pub(super) const fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(_))
+        matches!(self.connection, Connection::Http2(_))
     }
 
     /// Hands a request over. What comes back on an error was not sent at all.
     pub(super) fn send(&mut self, request: Request<Upload>) -> Answering {
-        match self {
-            Self::Http1(connection) => Box::pin(connection.try_send_request(request)),
-            Self::Http2(connection) => Box::pin(connection.try_send_request(request)),
+        match &mut self.connection {
+            Connection::Http1(connection) => Box::pin(connection.try_send_request(request)),
+            Connection::Http2(connection) => Box::pin(connection.try_send_request(request)),
         }
     }
 }
@@ -48,6 +71,7 @@ pub(super) const SWEEPS: u32 = 4;
 
 struct Idle {
     connection: http1::SendRequest<Upload>,
+    alarm: Alarm,
     /// The sweep before which it was given back.
     since: u64,
 }
@@ -110,31 +134,32 @@ impl Pool {
     /// A connection to send on, an idle one if there is; and whether it was used before. Waits for a connection and its
     /// handshakes, at most `connect_timeout` in all. Dropping the future gives up; nothing was sent.
     pub(super) async fn take(&self) -> Result<(Lease, bool), DialError> {
-        if let Some(connection) = self.take_idle() {
-            return Ok((Lease::Http1(connection), true));
+        if let Some(lease) = self.take_idle() {
+            return Ok((lease, true));
         }
         let limit = self.upstream.connect_timeout;
-        let lease = tokio::time::timeout(limit, async {
+        // Boxed, here and below: dialling is rare and its future large, and every call's would have room for it.
+        let lease = Box::pin(tokio::time::timeout(limit, async {
             if self.maybe_http2.load(Relaxed) {
                 self.share().await
             } else {
                 Ok((self.dialer.http1().await?, false))
             }
-        });
+        }));
         lease.await.unwrap_or(Err(DialError::Timeout))
     }
 
     /// A connection that nobody used before and that speaks HTTP/1.1: for an upgrade, or a second try.
     pub(super) async fn fresh_http1(&self) -> Result<Lease, DialError> {
         let limit = self.upstream.connect_timeout;
-        let lease = tokio::time::timeout(limit, self.dialer.http1());
+        let lease = Box::pin(tokio::time::timeout(limit, self.dialer.http1()));
         lease.await.unwrap_or(Err(DialError::Timeout))
     }
 
     async fn share(&self) -> Result<(Lease, bool), DialError> {
         let mut shared = self.shared.lock().await;
         if let Some(connection) = shared.as_ref().filter(|shared| !shared.is_closed()) {
-            return Ok((Lease::Http2(connection.clone()), true));
+            return Ok((Lease::http2(connection.clone()), true));
         }
         // Whoever waited for the lock may have learnt by now that there is no HTTP/2 to share.
         if !self.maybe_http2.load(Relaxed) {
@@ -142,23 +167,27 @@ impl Pool {
             return Ok((self.dialer.http1().await?, false));
         }
         let lease = self.dialer.negotiated().await?;
-        match &lease {
-            Lease::Http2(connection) => *shared = Some(connection.clone()),
-            Lease::Http1(_) => self.maybe_http2.store(false, Relaxed),
+        match &lease.connection {
+            Connection::Http2(connection) => *shared = Some(connection.clone()),
+            Connection::Http1(_) => self.maybe_http2.store(false, Relaxed),
         }
         Ok((lease, false))
     }
 
-    fn take_idle(&self) -> Option<http1::SendRequest<Upload>> {
+    fn take_idle(&self) -> Option<Lease> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // One given back a moment ago may not have seen the end of its answer yet: it is left for the next call.
         let at = idle.iter().rposition(|kept| kept.connection.is_ready())?;
-        idle.remove(at).map(|kept| kept.connection)
+        let kept = idle.remove(at)?;
+        Some(Lease {
+            connection: Connection::Http1(kept.connection),
+            alarm: kept.alarm,
+        })
     }
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn give_back(&self, lease: Lease) {
-        let Lease::Http1(connection) = lease else {
+        let Connection::Http1(connection) = lease.connection else {
             return;
         };
         let most = self.upstream.idle_connections_max;
@@ -170,7 +199,11 @@ impl Pool {
             idle.pop_front();
         }
         let since = self.sweep.load(Relaxed);
-        idle.push_back(Idle { connection, since });
+        idle.push_back(Idle {
+            connection,
+            alarm: lease.alarm,
+            since,
+        });
     }
 
     /// Closes what has been idle for too long; called [`SWEEPS`] times per idle time.

@@ -8,8 +8,6 @@ use std::task::{Context, Poll, ready};
 use http::response::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::answer::Live;
 use super::dial::DialError;
@@ -62,7 +60,7 @@ pub(super) struct Sent {
     /// Its answer.
     pub(super) answering: Answering,
     /// What it holds.
-    pub(super) tab: Tab,
+    pub(super) tab: Box<Tab>,
     /// The connection, and where it belongs.
     pub(super) lease: (Lease, Arc<Pool>),
     /// The route's terms.
@@ -105,35 +103,32 @@ impl Sent {
     }
 }
 
-pin_project! {
-    /// Waits for the head of a response, for at most the route's first-byte time after the request's last byte. Dropped while
-    /// it waits, the client left.
-    pub(super) struct Head {
-        // `None` once answered.
-        sent: Option<Sent>,
-        // The client is gone already.
-        alone: bool,
-        #[pin]
-        timer: Sleep,
-        // How far the request's body had come when the timer was set; `None` once it had ended.
-        uploaded: Option<u64>,
-    }
+/// Waits for the head of a response, for at most the route's first-byte time after the request's last byte. Dropped while
+/// it waits, the client left.
+pub(super) struct Head {
+    /// `None` once answered.
+    sent: Option<Sent>,
+    /// The client is gone already.
+    alone: bool,
+    /// How far the request's body had come when the alarm was set; `None` once it had ended.
+    uploaded: Option<u64>,
+}
 
-    impl PinnedDrop for Head {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if let Some(sent) = this.sent.take() && !*this.alone {
-                sent.leave();
-            }
+impl Drop for Head {
+    fn drop(&mut self) {
+        if let Some(sent) = self.sent.take()
+            && !self.alone
+        {
+            sent.leave();
         }
     }
 }
 
 impl Head {
     /// For a client that waits.
-    pub(super) fn new(sent: Sent) -> Self {
+    pub(super) fn new(mut sent: Sent) -> Self {
+        sent.lease.0.alarm.set(sent.terms.first_byte_timeout);
         Self {
-            timer: sleep(sent.terms.first_byte_timeout),
             uploaded: uploaded(&sent.tab),
             sent: Some(sent),
             alone: false,
@@ -152,8 +147,8 @@ impl Future for Head {
     type Output = (Result<Response<Incoming>, NoAnswer>, Sent);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(sent) = this.sent else {
+        let this = self.get_mut();
+        let Some(sent) = &mut this.sent else {
             return Poll::Pending;
         };
         let answer = loop {
@@ -163,15 +158,14 @@ impl Future for Head {
                     None => NoAnswer::Broke(error.into_error()),
                 });
             }
-            ready!(this.timer.as_mut().poll(cx));
+            ready!(sent.lease.0.alarm.poll_over(cx));
             // While the request goes out, its pauses on the client's side are watched by its body; here, the upstream's.
             let now = uploaded(&sent.tab);
-            if now == *this.uploaded {
+            if now == this.uploaded {
                 break Err(NoAnswer::Timeout);
             }
-            *this.uploaded = now;
-            let next = Instant::now().checked_add(sent.terms.first_byte_timeout);
-            this.timer.as_mut().reset(next.unwrap_or_else(Instant::now));
+            this.uploaded = now;
+            sent.lease.0.alarm.set(sent.terms.first_byte_timeout);
         };
         match this.sent.take() {
             Some(sent) => Poll::Ready((answer, sent)),

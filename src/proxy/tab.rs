@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response::Parts;
 
+use super::access::Line;
 use super::upload::Progress;
 use crate::gate::{End, Outcome, Ticket};
 use crate::meter::{Api, Reading, ResponseScan};
@@ -31,16 +32,21 @@ pub(super) struct Tab {
     /// Reads the response's body; `None` where it cannot or need not be read.
     scan: Option<ResponseScan>,
     bytes_out: u64,
+    /// What is logged of it, if that is.
+    line: Option<Box<Line>>,
 }
 
 impl Tab {
     /// Opens the tab of an admitted call whose request's body has so many bytes, or fares as `upload` says.
-    pub(super) const fn open(
+    ///
+    /// Boxed: it goes from hand to hand until the call is over.
+    pub(super) fn open(
         ticket: Ticket,
         bytes_whole: u64,
         upload: Option<Arc<Progress>>,
-    ) -> Self {
-        Self {
+        line: Option<Box<Line>>,
+    ) -> Box<Self> {
+        Box::new(Self {
             ticket: Some(ticket),
             upload,
             bytes_whole,
@@ -49,7 +55,8 @@ impl Tab {
             said: None,
             scan: None,
             bytes_out: 0,
-        }
+            line,
+        })
     }
 
     /// The request goes out: from here on, a client that leaves leaves work behind.
@@ -61,6 +68,9 @@ impl Tab {
     /// the body that the client gets may be shorter than the upstream's.
     pub(super) fn answered(&mut self, parts: &Parts, terms: &Terms, api: Api, strip: bool) -> bool {
         self.error_status = parts.status.is_client_error() || parts.status.is_server_error();
+        if let Some(line) = &mut self.line {
+            line.answered(parts.status);
+        }
         self.said = usage_said(&parts.headers, terms);
         let event_stream = is_event_stream(&parts.headers);
         // A client that asked to be spared the usage event is spared it even where a header says the usage.
@@ -149,13 +159,16 @@ impl Tab {
             .map_or_else(Reading::default, ResponseScan::reading);
         reading.usage = self.said.or(reading.usage);
         let streamed = self.upload.as_ref().map_or(0, |upload| upload.bytes());
-        let charge = ticket.settle(Outcome {
+        let outcome = Outcome {
             end,
             reading,
             bytes_in: self.bytes_whole.saturating_add(streamed),
             bytes_out: self.bytes_out,
-        });
-        tracing::debug!(?end, amount = %charge.amount, certainty = charge.certainty.name(), "settled");
+        };
+        let charge = ticket.settle(outcome);
+        if let Some(line) = &self.line {
+            line.write(&outcome, &charge);
+        }
     }
 
     /// Whether the upstream has the whole request, so that it can finish without the client.

@@ -26,7 +26,7 @@ const TICKS: u32 = 4;
 pub(super) fn start(
     client: OnUpgrade,
     upstream: OnUpgrade,
-    tab: Tab,
+    tab: Box<Tab>,
     terms: &Terms,
     from: &Arc<Client>,
 ) {
@@ -57,7 +57,7 @@ struct Seen {
 }
 
 struct Tunnel {
-    tab: Tab,
+    tab: Box<Tab>,
     seen: Arc<Seen>,
 }
 

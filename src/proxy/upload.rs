@@ -83,7 +83,7 @@ pub(super) struct Streaming {
     ended: bool,
     rest: Incoming,
     /// Reads on while the rest passes; `None` where nothing is read.
-    scan: Option<RequestScan>,
+    scan: Option<Box<RequestScan>>,
     /// How many bytes go out in all, if it is known.
     length: Option<u64>,
     bytes_max: u64,
@@ -100,7 +100,7 @@ pub(super) struct Start {
     /// The bytes that the client sent of them.
     pub(super) bytes_held: usize,
     /// The scanner, if it is to read on.
-    pub(super) scan: Option<RequestScan>,
+    pub(super) scan: Option<Box<RequestScan>>,
     /// How many bytes go out in all, if it is known.
     pub(super) length: Option<u64>,
     /// The most that the client may send.

@@ -16,6 +16,11 @@ impl Utf8 {
         }
     }
 
+    /// Whether no character is open.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.length == 0
+    }
+
     /// Checks a piece. If it is the `last` before a quote or a backslash no character may be left
     /// open. The error says how many bytes of the piece were in order.
     pub(super) fn check(&mut self, piece: &[u8], last: bool) -> Result<(), (usize, Fault)> {

@@ -156,6 +156,7 @@ fn the_upstream_sees_its_own_credentials_and_whence_the_call_came() {
     let expected = [
         ("accept-encoding", "identity"),
         ("authorization", "Bearer of-the-upstream"),
+        ("host", "tollgate.example"),
         ("x-forwarded-for", "10.0.0.1, 10.0.0.2, 10.0.0.3"),
         ("x-forwarded-host", "tollgate.example"),
         ("x-forwarded-proto", "https"),
