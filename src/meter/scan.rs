@@ -3,11 +3,12 @@
 
 mod escape;
 mod number;
+mod search;
 mod utf8;
 
 use escape::{Escape, Step};
-use memchr::memchr2;
 use number::Number;
+use search::string_end;
 use utf8::Utf8;
 
 use super::malformed::{Fault, Malformed};
@@ -20,9 +21,6 @@ pub(super) const DEPTH_MAX: u8 = 127;
 const PLACES: usize = 8;
 /// The longest key worth comparing: `max_completion_tokens` spelt with three-byte letters.
 const KEY_MAX: usize = 64;
-
-/// How far a string's end is searched word by word.
-const NEAR: usize = 32;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -494,64 +492,6 @@ impl<P: Copy + Default> Scanner<P> {
             fault: Fault::Unexpected { byte, wanted },
         })
     }
-}
-
-/// The end of a piece of a string.
-struct End {
-    /// Where the next quote or backslash stands, or the end of the bytes.
-    at: usize,
-    /// All bytes before it are printable ASCII; false if that was not looked for.
-    plain: bool,
-}
-
-/// Looks for the end of a piece of a string. Most strings are keys and single words, for which a search by vectors costs more to
-/// set up than it saves: they are searched by words, and checked in passing.
-#[inline]
-fn string_end(bytes: &[u8]) -> End {
-    let mut at = 0_usize;
-    let mut odd = 0_u64;
-    let mut rest = bytes;
-    while at < NEAR {
-        let Some((word, after)) = rest.split_first_chunk() else {
-            let mark = |byte: &u8| matches!(byte, b'"' | b'\\');
-            let found = rest.iter().position(mark).unwrap_or(rest.len());
-            return End {
-                at: at.saturating_add(found),
-                plain: false,
-            };
-        };
-        let word = u64::from_le_bytes(*word);
-        let marks = zeros(word ^ repeat(b'"')) | zeros(word ^ repeat(b'\\'));
-        // The high bits of bytes that are control characters or no ASCII; above the lowest of them there may be others.
-        let strange = word.wrapping_sub(repeat(b' ')) & !word & repeat(0x80) | word & repeat(0x80);
-        if marks != 0 {
-            let lowest = marks & marks.wrapping_neg();
-            let found = usize::try_from(marks.trailing_zeros() >> 3);
-            odd |= strange & lowest.wrapping_sub(1);
-            return End {
-                at: at.saturating_add(found.unwrap_or(0)),
-                plain: odd == 0,
-            };
-        }
-        odd |= strange;
-        at = at.saturating_add(size_of::<u64>());
-        rest = after;
-    }
-    let found = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    End {
-        at: at.saturating_add(found),
-        plain: false,
-    }
-}
-
-/// A word of the same bytes.
-const fn repeat(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The high bits of bytes that are zero. Above the lowest of them there may be others, which say nothing.
-const fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(repeat(1)) & !word & repeat(0x80)
 }
 
 impl State {
