@@ -188,7 +188,8 @@ fn terms(section: &mut Reader<'_>, route: String) -> Terms {
     };
     // More than any text answer; images and audio say their usage before or beside the bytes.
     let drain_bytes_max = bytes("drain_bytes_max", 1 << 30, 16 << 20);
-    // Two images in base64 before the model's name. Held per call until it is found: connections × this is the worst case.
+    // Two images in base64 before the model's name. Held per call of a known key until it is found: connections × this is the worst
+    // case over HTTP/1, and 256 times that over HTTP/2.
     let mut inspect_bytes_max = bytes("inspect_bytes_max", 256 << 20, 8 << 20);
     // What the large providers take.
     let body_bytes_max = bytes("body_bytes_max", 1 << 40, 64 << 20);
