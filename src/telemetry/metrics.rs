@@ -270,7 +270,10 @@ impl Metrics {
     }
 
     /// Puts what was timed into its buckets. Until this or [`Metrics::render`] every sample is kept: call it once a second, for
-    /// memory to stay bounded when nobody reads the page. It locks out neither counting nor timing.
+    /// memory to stay bounded when nobody reads the page. Nothing that counts waits for it.
+    ///
+    /// Counters are exact; histograms nearly: samples whose taking is interrupted in the very moment that this or `render` collects
+    /// them can be missed by the exporter, and those behind them.
     pub fn upkeep(&self) {
         self.0.registry.upkeep();
     }
