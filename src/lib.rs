@@ -46,7 +46,7 @@
 //! ## What holds everywhere
 //!
 //! - **Money is an integer** of 10^-9 units ([`money::Amount`]), multiplied in `i128` and rounded once per request, half up. There
-//!   is no float near it; figures become floats only where Prometheus reads them.
+//!   is no float near it; figures become floats only on their way to Prometheus.
 //! - **Check and hold are one atomic step.** A purse is one word, and taking from it takes all or nothing. So of a thousand calls
 //!   at once exactly those pass that are paid for.
 //! - **Rights to spend are leased.** A replica holds only within what the store has committed to it
@@ -77,8 +77,6 @@
 //!   at each start, because its counters live in memory and its last messages may still be on their way.
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
-//! - **Metrics are counted in per-thread stripes of our own**: a handle of the `metrics` crate costs twice as much per count and four
-//!   times as much per histogram sample, on every call.
 //!
 //! ## What is not here yet
 //!

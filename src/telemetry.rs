@@ -4,11 +4,10 @@
 pub mod labels;
 pub mod logging;
 mod metrics;
-mod render;
-mod stripes;
+mod registry;
 mod watched;
 
 pub use labels::{Drained, StatusClass, StoreOp, UpstreamError};
 pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
-pub(crate) use render::CONTENT_TYPE;
+pub(crate) use registry::CONTENT_TYPE;
 pub use watched::Watched;

@@ -264,6 +264,7 @@ async fn steward(core: Arc<Core>) {
         if expired > 0 {
             tracing::info!(expired, "holds ended by themselves");
         }
+        core.gate.metrics().upkeep();
     }
 }
 

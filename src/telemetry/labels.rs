@@ -1,6 +1,9 @@
 //! The labels that metrics may carry: closed sets, so that no request can make a new series. Names of accounts, keys and models
 //! are never labels.
 
+use crate::gate::End;
+use crate::refusal::Reason;
+
 /// A fieldless enum with a name for each variant.
 pub(super) trait Label: Copy + 'static {
     /// All of them, in the order of [`Label::index`].
@@ -109,6 +112,31 @@ labels! {
     }
 }
 
+impl Label for Reason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+}
+
+impl Label for End {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 impl StatusClass {
     /// The class of a status.
     pub const fn of(status: http::StatusCode) -> Self {
@@ -141,5 +169,7 @@ mod tests {
         check::<UpstreamError>(UpstreamError::COUNT);
         check::<StoreOp>(StoreOp::COUNT);
         check::<Drained>(Drained::COUNT);
+        check::<Reason>(Reason::COUNT);
+        check::<End>(End::ALL.len());
     }
 }

@@ -1,5 +1,7 @@
 //! What is counted is told, under the right name and no other.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::usage::Counts;
 
@@ -14,6 +16,10 @@ fn value(page: &str, series: &str) -> String {
     found[0].1.to_owned()
 }
 
+fn lines(page: &str) -> BTreeSet<&str> {
+    page.lines().collect()
+}
+
 fn check(count: impl Fn(&Metrics), series: &str, expected: &str) {
     let metrics = Metrics::new(["a"], ["u"]);
     let before = metrics.render(&Levels::default());
@@ -21,9 +27,15 @@ fn check(count: impl Fn(&Metrics), series: &str, expected: &str) {
     count(&metrics);
     let after = metrics.render(&Levels::default());
     assert_eq!(value(&after, series), expected, "{series}");
-    let moved = before.lines().zip(after.lines()).filter(|(a, b)| a != b);
+    // Families and series come in any order.
+    let moved = lines(&before)
+        .symmetric_difference(&lines(&after))
+        .copied()
+        .collect::<Vec<_>>();
     // A histogram moves its buckets, a charge its amount: nothing else may move with it.
-    let families = moved.map(|(line, _)| line.split(['{', ' ']).next().unwrap());
+    let families = moved
+        .iter()
+        .map(|line| line.split(['{', ' ']).next().unwrap());
     let families: Vec<_> = families
         .map(|name| {
             let ends = ["_bucket", "_sum", "_count"];
@@ -31,7 +43,7 @@ fn check(count: impl Fn(&Metrics), series: &str, expected: &str) {
                 .find_map(|end| name.strip_suffix(end))
                 .unwrap_or(name)
         })
-        .collect::<std::collections::BTreeSet<_>>()
+        .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
     assert!(families.len() <= 2, "{series}: {families:?}");
@@ -147,7 +159,7 @@ fn levels_are_told_as_they_stand() {
         ("tollgate_held_units", "0.000000007"),
         ("tollgate_leased_units", "8"),
         ("tollgate_overshoot_bound_units", "-0.000000009"),
-        ("tollgate_overshoot_units_total", "9223372036.854775807"),
+        ("tollgate_overshoot_units_total", "9223372036.854776"),
     ] {
         assert_eq!(value(&page, series), expected, "{series}");
     }
@@ -173,10 +185,13 @@ fn clones_count_as_one_and_strangers_apart() {
 #[test]
 fn the_page_is_what_prometheus_reads() {
     let page = Metrics::new(["a", "b"], ["u"]).render(&Levels::default());
-    let mut families = std::collections::BTreeSet::new();
-    let mut series = std::collections::BTreeSet::new();
+    let mut families = BTreeSet::new();
+    let mut series = BTreeSet::new();
     let mut family = "";
     for line in page.lines() {
+        if line.is_empty() {
+            continue;
+        }
         if let Some(head) = line.strip_prefix("# HELP ") {
             family = head.split(' ').next().unwrap();
             assert!(families.insert(family), "{family} stands twice");
@@ -184,7 +199,9 @@ fn the_page_is_what_prometheus_reads() {
         } else if let Some(head) = line.strip_prefix("# TYPE ") {
             let (name, kind) = head.split_once(' ').unwrap();
             assert_eq!(name, family);
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+            // Sums of money are gauges: counters are whole numbers.
+            let counter = name.ends_with("_total") && !name.ends_with("_units_total");
+            assert_eq!(kind == "counter", counter, "{name}");
         } else {
             let (name, number) = line.rsplit_once(' ').unwrap();
             assert!(name.starts_with(family), "{line} under {family}");
@@ -193,4 +210,70 @@ fn the_page_is_what_prometheus_reads() {
         }
     }
     assert!(families.len() > 20, "{families:?}");
+}
+
+#[test]
+fn a_bucket_contains_its_upper_end() {
+    let check = |nanos: u64, first: &str, before: Option<&str>| {
+        let metrics = Metrics::default();
+        metrics.decision_time(Duration::from_nanos(nanos));
+        let page = metrics.render(&Levels::default());
+        let bucket = |end: &str| {
+            let series = format!("tollgate_decision_seconds_bucket{{le=\"{end}\"}}");
+            value(&page, &series)
+        };
+        assert_eq!(bucket(first), "1", "{nanos} ns up to {first}");
+        if let Some(before) = before {
+            assert_eq!(bucket(before), "0", "{nanos} ns up to {before}");
+        }
+    };
+    check(0, "0.00000025", None);
+    check(250, "0.00000025", None);
+    check(251, "0.0000005", Some("0.00000025"));
+    check(1_000, "0.000001", Some("0.0000005"));
+    check(1_000_000_000, "1", Some("0.5"));
+    check(1_000_000_001, "+Inf", Some("1"));
+    check(u64::MAX, "+Inf", Some("1"));
+}
+
+#[test]
+fn neither_threads_nor_upkeep_lose_anything() {
+    const THREADS: u32 = 8;
+    const TIMES: u32 = 1_000;
+    let metrics = Metrics::default();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..TIMES {
+                    metrics.decided(None);
+                    metrics.decision_time(Duration::from_micros(1));
+                    metrics.charged(End::Complete, &charge(Certainty::Exact));
+                    metrics.connection_opened();
+                }
+            });
+        }
+    });
+    metrics.upkeep();
+    metrics.decision_time(Duration::from_micros(1));
+    let page = metrics.render(&Levels::default());
+    for (series, expected) in [
+        ("tollgate_decisions_total{outcome=\"admitted\"}", "8000"),
+        ("tollgate_decision_seconds_count", "8001"),
+        ("tollgate_spent_units_total", "80"),
+        ("tollgate_connections_open", "8000"),
+    ] {
+        assert_eq!(value(&page, series), expected, "{series}");
+    }
+}
+
+#[test]
+fn labels_cannot_break_out_of_their_quotes() {
+    let check = |route: &str, escaped: &str| {
+        let page = Metrics::new([route], []).render(&Levels::default());
+        let series = format!("tollgate_requests_total{{route=\"{escaped}\",status=\"2xx\"}}");
+        assert_eq!(value(&page, &series), "0");
+    };
+    check("x\"y\\z\n", "x\\\"y\\\\z\\n");
+    check("\\\"", "\\\\\\\"");
+    check("\\\\n\\\n\\", "\\\\\\\\n\\\\\\n\\\\");
 }
