@@ -227,7 +227,7 @@ async fn holds_that_are_open_at_the_end_end_by_policy_before_the_last_word() {
         let snapshot = read.unwrap().unwrap();
         assert_eq!(
             (snapshot.spend, snapshot.unleased),
-            (units(charged), units(10 - charged)),
+            (units(charged), units(10_i64.saturating_sub(charged))),
             "{unsettled:?}: nothing stays held"
         );
     }
@@ -248,7 +248,7 @@ async fn a_revoked_key_does_not_come_back_with_an_older_reading() {
     let mut revoked = record(&bench.account, "one");
     revoked.revoked = Some(bench.clock.now().wall);
     let stored = bench.core.store.put_key(version, revoked).await.unwrap();
-    assert_eq!(stored, crate::store::Stored::At(version + 1));
+    assert_eq!(stored, crate::store::Stored::At(version.saturating_add(1)));
     // Two readings at once, that of the older book last.
     let older = bench.core.store.read(&bench.account, &[]).await;
     let older = crate::store::Snapshot {

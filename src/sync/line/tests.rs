@@ -425,7 +425,7 @@ fn usage_adds_up_to_spend_in_every_message() {
 fn lose(bench: &mut Bench, amount: i64) {
     let minus = |a: Amount| a.checked_sub(nanos(amount)).unwrap();
     bench.stored.unleased = minus(bench.stored.unleased);
-    bench.stored.version += 1;
+    bench.stored.version = bench.stored.version.saturating_add(1);
     let mut book = bench.line.known.book.clone();
     book.lifetime_credit = minus(book.lifetime_credit);
     let snapshot = Snapshot {
