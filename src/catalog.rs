@@ -28,6 +28,9 @@ pub const POLICIES_MAX: usize = 1_000;
 pub struct Catalog {
     configured: Layer,
     current: ArcSwap<InForce>,
+    /// One reads the store at a time, or an older reading could take the place of a newer one. Waiting for it is bounded by the
+    /// store's own time-outs.
+    loading: tokio::sync::Mutex<()>,
 }
 
 /// Prices and policies of one origin.
@@ -79,6 +82,7 @@ impl Catalog {
         Ok(Self {
             configured,
             current: ArcSwap::from_pointee(current),
+            loading: tokio::sync::Mutex::default(),
         })
     }
 
@@ -99,6 +103,7 @@ impl Catalog {
 
     /// Reads the store's part again. What was in force stays if the store's part is wrong or away.
     pub async fn load(&self, store: &dyn Store) -> Result<(), CatalogError> {
+        let _loading = self.loading.lock().await;
         let (prices_version, prices) = document(store, PRICES).await?;
         let (policies_version, policies) = document(store, POLICIES).await?;
         let stored = Layer { prices, policies };

@@ -110,6 +110,8 @@ struct Entry {
 struct Status {
     last_ok: AtomicU64,
     failing: AtomicBool,
+    /// The prices and policies in force may be older than the store's.
+    documents_due: AtomicBool,
     store_errors: AtomicU64,
     refill_waits: AtomicU64,
     /// Free leases as of the last round, in nano-units.

@@ -210,6 +210,10 @@ impl Running {
         // It ends with its drain's time at the latest; a panic in it was reported where it happened.
         let _ = control.join.await;
         drop(background);
+        let ended = core.gate.end_holds();
+        if ended > 0 {
+            tracing::warn!(ended, "holds were open at the end and ended by policy");
+        }
         let last_word = core.sync.close(LAST_WORD_MAX).await;
         admin.stop().await;
         drained?;

@@ -340,6 +340,20 @@ impl Gate {
         expired
     }
 
+    /// Ends every open hold as its account's policy says: the process ends, and nobody can settle them any more. Returns how many
+    /// there were.
+    pub fn end_holds(&self) -> usize {
+        let mut ended: usize = 0;
+        self.holds.open.retain(|_, kept| {
+            if let State::Open(_) = kept.state {
+                ended = ended.saturating_add(1);
+            }
+            // Dropped, a hold ends itself by policy.
+            false
+        });
+        ended
+    }
+
     /// How many holds are kept, open or remembered.
     pub fn holds(&self) -> usize {
         self.holds.open.len()

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
-use crate::store::Change;
+use crate::store::{Change, KeyRecord, Snapshot};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
 const BATCH: usize = 512;
@@ -117,6 +117,10 @@ async fn schedule(sync: Arc<Sync>) {
             sync.clock.follow_wall();
             sync.unload_rested();
             sync.observe_due();
+            if sync.status.documents_due.swap(false, SeqCst) {
+                let sync = Arc::clone(&sync);
+                tokio::spawn(async move { sync.follow_documents().await });
+            }
         }
         let round = if look {
             Round::Everything
@@ -131,6 +135,8 @@ async fn schedule(sync: Arc<Sync>) {
 
 async fn listen(sync: Arc<Sync>) {
     let mut changes = sync.store.changes();
+    // Whatever changed before this listens, nobody tells.
+    sync.follow_all().await;
     loop {
         match changes.recv().await {
             Ok(change) => sync.follow(change).await,
@@ -394,6 +400,12 @@ impl Sync {
             return Ok(());
         };
         let keys = self.note(self.store.keys(account).await)?;
+        self.take_in(&entry, snapshot, keys);
+        Ok(())
+    }
+
+    /// Takes up a book, and the keys that were read after it.
+    pub(super) fn take_in(&self, entry: &Entry, snapshot: Snapshot, keys: Vec<KeyRecord>) {
         let mut line = entry.line();
         // Two may read at once. The keys were read after the book, so those of an older book may be older too.
         if snapshot.version >= line.known.version {
@@ -402,7 +414,6 @@ impl Sync {
             let policy = self.catalog.policy_of(&snapshot.book);
             line.follow(&entry.account, snapshot, policy);
         }
-        Ok(())
     }
 
     async fn follow(self: &Arc<Self>, change: Change) {
@@ -425,10 +436,14 @@ impl Sync {
         }
     }
 
-    async fn follow_documents(&self) {
+    /// Prices and policies as the store has them now; asked for again if it does not say.
+    pub(super) async fn follow_documents(&self) {
         match self.catalog.load(&*self.store).await {
             Ok(()) => self.follow_policies(),
-            Err(error) => tracing::warn!(%error, "the prices and policies in force stay in force"),
+            Err(error) => {
+                self.status.documents_due.store(true, SeqCst);
+                tracing::warn!(%error, "the prices and policies in force stay in force");
+            }
         }
     }
 

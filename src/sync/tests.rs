@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::engine::{Ask, Bounds, Hold, ModelId};
 use crate::gate::{Caller, Gate, HoldRequest, SettleAs};
 use crate::ledger::Action;
-use crate::policy::{HoldRule, Overrides, Policy};
+use crate::policy::{HoldRule, Overrides, Policy, Unsettled};
 use crate::store::KeyRecord;
 use crate::store::embedded::Embedded;
 use crate::usage::{Certainty, Counts};
@@ -210,4 +210,57 @@ async fn an_account_at_rest_is_let_go_of_and_taken_up_again() {
         .settle_hold(&grant.id, SettleAs::Amount(units(2)))
         .unwrap();
     assert_eq!(bench.spend().await, units(2));
+}
+
+#[tokio::test]
+async fn holds_that_are_open_at_the_end_end_by_policy_before_the_last_word() {
+    for (unsettled, charged) in [(Unsettled::Charge, 2), (Unsettled::Release, 0)] {
+        let bench = bench(Policy {
+            unsettled,
+            ..Policy::default()
+        })
+        .await;
+        bench.gate().hold(bench.request(2)).await.unwrap();
+        assert_eq!(bench.gate().end_holds(), 1);
+        bench.core.sync.close(Duration::from_secs(5)).await.unwrap();
+        let read = bench.core.store.read(&bench.account, &[]).await;
+        let snapshot = read.unwrap().unwrap();
+        assert_eq!(
+            (snapshot.spend, snapshot.unleased),
+            (units(charged), units(10_i64.saturating_sub(charged))),
+            "{unsettled:?}: nothing stays held"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_does_not_come_back_with_an_older_reading() {
+    let bench = bench(Policy::default()).await;
+    let key = bench.core.sync.identify(b"one", bench.clock.now()).await;
+    let account = Arc::clone(key.unwrap().account());
+    let version = bench
+        .sync()
+        .entry(&bench.account)
+        .unwrap()
+        .line()
+        .known
+        .version;
+    let mut revoked = record(&bench.account, "one");
+    revoked.revoked = Some(bench.clock.now().wall);
+    let stored = bench.core.store.put_key(version, revoked).await.unwrap();
+    assert_eq!(stored, crate::store::Stored::At(version.saturating_add(1)));
+    // Two readings at once, that of the older book last.
+    let older = bench.core.store.read(&bench.account, &[]).await;
+    let older = crate::store::Snapshot {
+        version,
+        ..older.unwrap().unwrap()
+    };
+    bench.core.sync.refresh(&bench.account).await.unwrap();
+    let entry = bench.sync().entry(&bench.account).unwrap();
+    bench
+        .sync()
+        .take_in(&entry, older, vec![record(&bench.account, "one")]);
+    let id = KeyId::new("k-one").unwrap();
+    let loaded = bench.gate().engine().key(account.id(), &id).unwrap();
+    assert!(loaded.record().revoked.is_some());
 }
