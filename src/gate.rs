@@ -218,6 +218,8 @@ impl Gate {
         let secret = call.secret.ok_or(Refusal::new(Reason::KeyUnknown))?;
         for _ in 0..RELOADS_MAX {
             let key = self.sync.identify(secret, now).await?;
+            // A first load may have taken seconds: a lease is judged by the time at which it is used.
+            let now = self.clock.now();
             let want = self.want(call, &key);
             if let Some(taken) = self.take(Arc::clone(&key), &want, now).await? {
                 return Ok(self.ticket(call, key, taken, want.foreseen));
@@ -275,6 +277,8 @@ impl Gate {
         mut now: Now,
     ) -> Result<Option<Taken>, Refusal> {
         let until = now.mono.plus(self.sync.refill_wait());
+        // Once the store has answered and there is still too little, the money is elsewhere; before, nobody knows.
+        let mut otherwise = Refusal::after(Reason::StateUnavailable, Duration::from_secs(1));
         loop {
             let amount = match self.attempt(key, want, now) {
                 Ok(taken) => return Ok(Some(taken)),
@@ -288,18 +292,11 @@ impl Gate {
                 return Ok(None);
             }
             let left = until.since(now.mono);
-            if left.is_zero() {
-                return Err(Refusal::new(Reason::InsufficientBalance));
-            }
             match tokio::time::timeout(left, self.sync.refill(key.account(), amount)).await {
                 Ok(answered) => answered?,
-                Err(_) => {
-                    return Err(Refusal::after(
-                        Reason::StateUnavailable,
-                        Duration::from_secs(1),
-                    ));
-                }
+                Err(_) => return Err(otherwise),
             }
+            otherwise = Refusal::new(Reason::InsufficientBalance);
             now = self.clock.now();
         }
     }

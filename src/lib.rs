@@ -80,7 +80,8 @@
 //!
 //! ## What is not here yet
 //!
-//! A replica that is killed loses what it settled since its last sync (one interval, 100 ms by default): counters do not outlive the
+//! With Redis, what a killed replica held when it last spoke stays set aside: dead replicas are not retired yet, and each that ever
+//! served an account still counts when leases are cut to size. A replica that is killed loses what it settled since its last sync (one interval, 100 ms by default): counters do not outlive the
 //! process yet. Rate limits hold per replica: their shares over many replicas do not follow demand yet. A Redis that comes back with
 //! older books is not merged with what replicas remember; spend counters are healed, books are not. Redis is one node, without TLS.
 

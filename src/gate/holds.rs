@@ -170,6 +170,7 @@ impl Gate {
     ) -> Result<HoldGrant, HoldRefused> {
         for _ in 0..super::RELOADS_MAX {
             let key = self.caller(&request.caller, now).await?;
+            let now = self.clock.now();
             // No account has a `~` in its name, so no two accounts can mean the same hold.
             let id = format!("{}~{}", key.account().id(), request.request_id);
             if let Some(kept) = self.holds.open.get(&id) {
