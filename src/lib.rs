@@ -52,7 +52,7 @@
 //! - **Rights to spend are leased.** A replica holds only within what the store has committed to it
 //!   (`spend + held ≤ lease ceiling`), and the store commits no more than there is. So holds never exceed the money, over all
 //!   replicas together and whatever the sync interval. The balance goes below its floor only by what calls cost beyond their
-//!   holds, and by late charges; that bound is a metric (`tollgate_overshoot_bound`), and so is what was seen of it.
+//!   holds, and by late charges; that bound is a metric (`tollgate_overshoot_bound_units`), and so is what was seen of it.
 //! - **Spend is a total that only grows**, per replica, account, key and model. Every message says what *is*, with what is believed
 //!   to stand; a repeat changes nothing, a lost answer is found out and said again. What is published as spend is the sum of the
 //!   usage cells, so usage always adds up to spend.
@@ -80,10 +80,15 @@
 //!
 //! ## What is not here yet
 //!
-//! With Redis, what a killed replica held when it last spoke stays set aside: dead replicas are not retired yet, and each that ever
-//! served an account still counts when leases are cut to size. A replica that is killed loses what it settled since its last sync (one interval, 100 ms by default): counters do not outlive the
-//! process yet. Rate limits hold per replica: their shares over many replicas do not follow demand yet. A Redis that comes back with
-//! older books is not merged with what replicas remember; spend counters are healed, books are not. Redis is one node, without TLS.
+//! - **Counters do not outlive the process.** A replica that is killed loses what it settled since its last sync (one interval,
+//!   100 ms by default).
+//! - **Dead replicas are not retired.** With Redis, what a killed replica held when it last spoke stays set aside, and each replica
+//!   that ever served an account still counts when leases are cut to size. Its free lease comes back after `sync.lease`.
+//! - **Rate limits and concurrency hold per replica**: their shares over many replicas do not exist yet.
+//! - **A Redis that comes back with older books** is not merged with what replicas remember. Spend is healed, books are not.
+//! - **Redis is one node, without TLS.**
+//! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
+//! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 
 pub mod admin;
 pub mod app;
