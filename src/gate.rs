@@ -292,6 +292,9 @@ impl Gate {
                 return Ok(None);
             }
             let left = until.since(now.mono);
+            if left.is_zero() {
+                return Err(otherwise);
+            }
             match tokio::time::timeout(left, self.sync.refill(key.account(), amount)).await {
                 Ok(answered) => answered?,
                 Err(_) => return Err(otherwise),

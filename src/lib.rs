@@ -63,7 +63,7 @@
 //! - **Refusals are a closed list** ([`refusal::Reason`]); each edge words them in one place.
 //! - **Prices and configuration never touch the ledger.** A call in flight keeps the price it was admitted under.
 //! - **Secrets are not kept.** A key is stored as the SHA-256 of its secret; in memory it is found by a keyed fingerprint.
-//! - **Every table, queue, wait and retry has a bound**, with its reason beside it.
+//! - **Every table, queue, wait and retry has a bound**, with its reason beside it; the one exception is named at the end.
 //!
 //! ## Where this differs from the first design, and why
 //!

@@ -34,13 +34,7 @@ fn used(input: u64, output: u64) -> Outcome {
 async fn a_call_costs_its_usage_times_its_price() {
     let node = Node::embedded();
     let account = node.account("a", "5").await;
-    let terms = terms();
-    let ticket = node
-        .core
-        .gate
-        .admit(&call("sk-a", "tokens", &terms))
-        .await
-        .unwrap();
+    let ticket = node.admit("sk-a", "tokens").await.unwrap();
     assert_eq!(
         ticket.held(),
         amount("0.03"),
@@ -85,20 +79,9 @@ async fn debt_stops_calls_and_the_next_recharge_pays_it_first() {
         ..Policy::default()
     });
     let account = node.account("a", "1").await;
-    let terms = terms();
-    let ticket = node
-        .core
-        .gate
-        .admit(&call("sk-a", "tokens", &terms))
-        .await
-        .unwrap();
+    let ticket = node.admit("sk-a", "tokens").await.unwrap();
     assert_eq!(ticket.settle(used(3_000, 0)).amount, amount("3"));
-    let refused = node
-        .core
-        .gate
-        .admit(&call("sk-a", "tokens", &terms))
-        .await
-        .unwrap_err();
+    let refused = node.admit("sk-a", "tokens").await.unwrap_err();
     assert!(
         matches!(
             refused.reason,
@@ -110,24 +93,14 @@ async fn debt_stops_calls_and_the_next_recharge_pays_it_first() {
 
     node.recharge(&account, "o1", "2.5").await;
     assert_eq!(node.balance(&account).await, amount("0.5"));
-    let refused = node
-        .core
-        .gate
-        .admit(&call("sk-a", "tokens", &terms))
-        .await
-        .unwrap_err();
+    let refused = node.admit("sk-a", "tokens").await.unwrap_err();
     assert_eq!(
         refused.reason,
         Reason::InsufficientBalance,
         "half of a hold"
     );
     node.recharge(&account, "o2", "0.5").await;
-    let ticket = node
-        .core
-        .gate
-        .admit(&call("sk-a", "tokens", &terms))
-        .await
-        .unwrap();
+    let ticket = node.admit("sk-a", "tokens").await.unwrap();
     drop(ticket);
     node.recharge(&account, "o2", "0.5").await;
     assert_eq!(
@@ -147,13 +120,7 @@ async fn a_restart_finds_the_books_as_they_were() {
             1 => node.account("a", "10").await,
             _ => tollgate::id::AccountId::new("a").unwrap(),
         };
-        let terms = terms();
-        let ticket = node
-            .core
-            .gate
-            .admit(&call("sk-a", "flat", &terms))
-            .await
-            .unwrap();
+        let ticket = node.admit("sk-a", "flat").await.unwrap();
         ticket.settle(used(0, 0));
         node.core.sync.close(Duration::from_secs(5)).await.unwrap();
         let snapshot = node.core.store.read(&account, &[]).await.unwrap().unwrap();
@@ -183,7 +150,6 @@ async fn keys_and_models_are_refused_in_a_fixed_order() {
         key.models = vec!["fl*".into()]
     })
     .await;
-    let terms = terms();
     for (secret, model, want) in [
         ("sk-none", "flat", Reason::KeyUnknown),
         ("sk-old", "unpriced", Reason::KeyExpired),
@@ -191,24 +157,14 @@ async fn keys_and_models_are_refused_in_a_fixed_order() {
         ("sk-one", "flop", Reason::ModelNotPriced),
         ("sk-a", "unpriced", Reason::ModelNotPriced),
     ] {
-        let refused = node
-            .core
-            .gate
-            .admit(&call(secret, model, &terms))
-            .await
-            .unwrap_err();
+        let refused = node.admit(secret, model).await.unwrap_err();
         assert_eq!(refused.reason, want, "{secret} {model}");
     }
     node.key(&account, "k-one", "sk-one", |key| {
         key.revoked = Some(tollgate::clock::Timestamp::from_nanos(1))
     })
     .await;
-    let refused = node
-        .core
-        .gate
-        .admit(&call("sk-one", "flat", &terms))
-        .await
-        .unwrap_err();
+    let refused = node.admit("sk-one", "flat").await.unwrap_err();
     assert_eq!(refused.reason, Reason::KeyRevoked, "at once");
 }
 
@@ -216,14 +172,7 @@ async fn keys_and_models_are_refused_in_a_fixed_order() {
 async fn a_ticket_that_is_dropped_is_counted_and_costs_nothing() {
     let node = Node::embedded();
     let account = node.account("a", "5").await;
-    let terms = terms();
-    let admit = async || {
-        node.core
-            .gate
-            .admit(&call("sk-a", "flat", &terms))
-            .await
-            .unwrap()
-    };
+    let admit = async || node.admit("sk-a", "flat").await.unwrap();
     drop(admit().await);
     admit().await.settle(used(0, 0));
     let metrics = node.core.gate.metrics().render(&Levels::default());
@@ -238,13 +187,7 @@ async fn a_ticket_that_is_dropped_is_counted_and_costs_nothing() {
 async fn what_is_settled_is_published_by_the_schedule_alone() {
     let node = Node::embedded();
     let account = node.account("a", "5").await;
-    let terms = terms();
-    let ticket = node
-        .core
-        .gate
-        .admit(&call("sk-a", "flat", &terms))
-        .await
-        .unwrap();
+    let ticket = node.admit("sk-a", "flat").await.unwrap();
     ticket.settle(used(0, 0));
     let spent = async || {
         let snapshot = node.core.store.read(&account, &[]).await.unwrap().unwrap();
@@ -261,13 +204,7 @@ async fn the_rate_that_a_first_call_sees_is_that_of_its_admission() {
         ..Policy::default()
     });
     node.account("a", "5").await;
-    let terms = terms();
-    let ticket = node
-        .core
-        .gate
-        .admit(&call("sk-a", "flat", &terms))
-        .await
-        .unwrap();
+    let ticket = node.admit("sk-a", "flat").await.unwrap();
     let rate = ticket.rate().unwrap();
     assert_eq!((rate.limit, rate.burst, rate.remaining), (1, 3, 2));
 }

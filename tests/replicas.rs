@@ -119,13 +119,7 @@ async fn a_recharge_and_a_revocation_at_one_replica_count_at_the_others() {
             key.revoked = Some(Clock::system().now().wall)
         })
         .await;
-    let terms = terms();
-    let refused = async || match nodes[1]
-        .core
-        .gate
-        .admit(&call("sk-a", "flat", &terms))
-        .await
-    {
+    let refused = async || match nodes[1].admit("sk-a", "flat").await {
         Err(refusal) if refusal.reason == Reason::KeyRevoked => Some(()),
         _ => None,
     };

@@ -7,12 +7,13 @@ use tollgate::app::{Core, Parts};
 use tollgate::catalog::Layer;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::engine::{Bounds, digest};
-use tollgate::gate::Call;
+use tollgate::gate::{Call, Ticket};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::ledger::{Action, Command};
 use tollgate::money::Amount;
 use tollgate::policy::{Overrides, Policy};
 use tollgate::pricing::{Per, Price, Rate};
+use tollgate::refusal::Refusal;
 use tollgate::route::{OnDisconnect, OnMissingUsage, OnUpstreamError, Terms};
 use tollgate::store::embedded::Embedded;
 use tollgate::store::{KeyRecord, Store, Stored};
@@ -218,6 +219,11 @@ impl Node {
         };
         self.core.books.run(account, command).await.unwrap();
         self.core.sync.refresh(account).await.unwrap();
+    }
+
+    /// A call for a model, on usual terms.
+    pub(crate) async fn admit(&self, secret: &str, model: &str) -> Result<Ticket, Refusal> {
+        self.core.gate.admit(&call(secret, model, &terms())).await
     }
 
     /// The balance as the store has it, once this replica has published.
