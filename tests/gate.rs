@@ -1,11 +1,15 @@
 //! The gate over a real store: who passes, what it costs, and what is left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tollgate::clock::Clock;
 use tollgate::gate::{End, Outcome};
 use tollgate::meter::Reading;
 use tollgate::policy::{HoldRule, Policy};
 use tollgate::refusal::Reason;
+use tollgate::store::embedded::Embedded;
+use tollgate::sync;
 use tollgate::telemetry::Levels;
 use tollgate::usage::{Counts, Meter};
 
@@ -207,4 +211,26 @@ async fn the_rate_that_a_first_call_sees_is_that_of_its_admission() {
     let ticket = node.admit("sk-a", "flat").await.unwrap();
     let rate = ticket.rate().unwrap();
     assert_eq!((rate.limit, rate.burst, rate.remaining), (1, 3, 2));
+}
+
+#[tokio::test]
+async fn an_account_with_nothing_left_is_refused_without_asking_again() {
+    let mut settings = sync::Settings::default();
+    settings.times.interval = Duration::from_secs(3_600);
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let store = Embedded::open(dir.path(), clock.clone()).unwrap();
+    let replica = store.replica();
+    let node = Node::over(Arc::new(store), replica, clock, Policy::default(), settings);
+    node.account("a", "1").await;
+    node.admit("sk-a", "flat").await.unwrap().settle(used(0, 0));
+    for _ in 0..20 {
+        let refused = node.admit("sk-a", "flat").await.unwrap_err();
+        assert_eq!(refused.reason, Reason::InsufficientBalance);
+    }
+    assert_eq!(
+        node.core.sync.status().refill_waits,
+        2,
+        "one for the lease, one to learn that there is no more"
+    );
 }

@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod app;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod control;

@@ -125,3 +125,14 @@ async fn a_recharge_and_a_revocation_at_one_replica_count_at_the_others() {
     };
     until("the key is revoked at the other replica", refused).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_that_another_replica_holds_is_no_outage() {
+    let server = Server::start().await;
+    let nodes = [replica(&server, "r-1"), replica(&server, "r-2")];
+    nodes[0].account("a", "1").await;
+    let held = nodes[0].admit("sk-a", "flat").await.unwrap();
+    let refused = nodes[1].admit("sk-a", "flat").await.unwrap_err();
+    assert_eq!(refused.reason, Reason::InsufficientBalance);
+    drop(held);
+}

@@ -79,6 +79,11 @@ async fn it_charges_to_the_nano_unit_and_keeps_what_it_is_told_to_keep() {
         assert_eq!(amount(&after[name]), value, "{name}");
     }
     assert_eq!(process.used("demo").await, (2, spent));
+    let ledger = process.cli("ledger list demo").await.to_string();
+    assert!(
+        ledger.contains("\"usage\""),
+        "what was settled has its entry: {ledger}"
+    );
     process.verify("demo").await;
     process.terminate().await;
 
