@@ -117,7 +117,7 @@ async fn debt_stops_calls_and_the_next_recharge_pays_it_first() {
 #[tokio::test]
 async fn a_restart_finds_the_books_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = tollgate::clock::Clock::system();
+    let clock = Clock::system();
     for round in 1..=3_i64 {
         let node = Node::embedded_at(clock.clone(), dir.path(), Policy::default()).await;
         let account = match round {

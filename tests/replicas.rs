@@ -17,18 +17,22 @@ use crate::support::redis::Server;
 use crate::support::until;
 
 fn replica(server: &Server, name: &str) -> Node {
-    let settings = Settings {
+    replica_with(server, name, sync::Settings::default())
+}
+
+fn replica_with(server: &Server, name: &str, settings: sync::Settings) -> Node {
+    let redis = Settings {
         url: server.url(),
         ..Settings::default()
     };
-    let store = RedisStore::connect(settings).unwrap();
+    let store = RedisStore::connect(redis).unwrap();
     let replica = ReplicaId::new(name).unwrap();
     Node::over(
         Arc::new(store),
         replica,
         Clock::system(),
         Policy::default(),
-        sync::Settings::default(),
+        settings,
     )
 }
 
@@ -129,7 +133,15 @@ async fn a_recharge_and_a_revocation_at_one_replica_count_at_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_another_replica_holds_is_no_outage() {
     let server = Server::start().await;
-    let nodes = [replica(&server, "r-1"), replica(&server, "r-2")];
+    // Long enough for the store to have answered on any machine.
+    let patient = sync::Settings {
+        refill_wait: Duration::from_secs(1),
+        ..sync::Settings::default()
+    };
+    let nodes = [
+        replica(&server, "r-1"),
+        replica_with(&server, "r-2", patient),
+    ];
     nodes[0].account("a", "1").await;
     let held = nodes[0].admit("sk-a", "flat").await.unwrap();
     let refused = nodes[1].admit("sk-a", "flat").await.unwrap_err();
