@@ -115,6 +115,7 @@ impl Books {
             book,
             spend: crate::money::Amount::ZERO,
             unleased: crate::money::Amount::ZERO,
+            lost: crate::money::Amount::ZERO,
             claims: Vec::new(),
         };
         match self.attempt(fresh, &command).await? {
@@ -240,6 +241,7 @@ impl Books {
             entries,
             events,
             claims,
+            restore: None,
         };
         let Stored::At(version) = self.store.commit(commit).await? else {
             return Ok(None);
@@ -250,6 +252,7 @@ impl Books {
             book,
             spend: read.spend,
             unleased,
+            lost: read.lost,
             claims: Vec::new(),
         };
         Ok(Some(Done {

@@ -104,6 +104,8 @@ pub struct SyncSettings {
     pub refill_wait: Duration,
     /// After how long without a call a lease goes back.
     pub idle_return: Duration,
+    /// After how long without a word a replica is taken to be gone for good.
+    pub retire_after: Duration,
 }
 
 /// `[proxy]`.
@@ -227,6 +229,7 @@ impl Config {
                 margin: sync.lease_margin,
                 ahead: sync.lease_target,
                 idle: sync.idle_return,
+                retire: sync.retire_after,
             },
             refill_wait: sync.refill_wait,
             load_wait: engine.load_wait,

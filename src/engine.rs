@@ -32,9 +32,9 @@ mod hold;
 mod key;
 mod purse;
 
-pub use account::{Account, Rules};
+pub use account::{Account, Asked, Rules};
 pub use cell::{Cell, CellId, ModelId};
-pub use gcra::{Gcra, Rate, TooSoon};
+pub use gcra::{Earned, Gcra, Rate, TooSoon};
 pub use hold::{Awaited, Hold};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
@@ -44,6 +44,9 @@ pub const MODELS_MAX: usize = 10_000;
 
 /// How long a caller over its concurrency is told to wait: about a short call.
 const CONCURRENCY_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a caller is told to wait when this replica has no share of the rate: two syncs, after which it does.
+const SHARE_RETRY: Duration = Duration::from_millis(200);
 
 /// The bounds of an engine's tables.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +148,7 @@ pub struct Ask<'a> {
 pub enum Denied {
     /// It is refused.
     Refused(Refusal),
-    /// The lease does not cover it, or is over: fetch more and ask again.
+    /// The lease, or this replica's share of a limit, does not cover it or is over: fetch more and ask again.
     Lease,
 }
 
@@ -404,10 +407,7 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
         return refuse(Reason::ModelNotPriced);
     }
     if account.enter().is_err() {
-        return Err(Denied::Refused(Refusal::after(
-            Reason::ConcurrencyExceeded,
-            CONCURRENCY_RETRY,
-        )));
+        return Err(short_of(account, Reason::ConcurrencyExceeded, CONCURRENCY_RETRY, now));
     }
     if account.retired() {
         account.leave();
@@ -416,12 +416,31 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
     check_rates(key, ask, now).inspect_err(|_| account.leave())
 }
 
+/// A share of a limit is used up. Others may have some of it to spare: that is asked for, unless it was just now.
+fn short_of(account: &Account, reason: Reason, retry: Duration, now: Now) -> Denied {
+    if account.may_ask(now.mono) || !account.leased(now.mono) {
+        Denied::Lease
+    } else {
+        Denied::Refused(Refusal::after(reason, retry))
+    }
+}
+
 fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
     let account = key.account();
-    let rate = account.rate();
-    if let Some(Err(TooSoon(wait))) = rate.map(|rate| account.gcra().take(rate, now.mono)) {
-        return Err(Denied::Refused(Refusal::after(Reason::QpsExceeded, wait)));
-    }
+    let rate = match account.rate() {
+        Ok(None) => None,
+        Ok(Some(rate)) => {
+            if let Err(TooSoon(wait)) = account.gcra().take(rate, now.mono) {
+                account.count_rate_refused();
+                return Err(short_of(account, Reason::QpsExceeded, wait, now));
+            }
+            Some(rate)
+        }
+        Err(()) => {
+            account.count_rate_refused();
+            return Err(short_of(account, Reason::QpsExceeded, SHARE_RETRY, now));
+        }
+    };
     let give_back = || {
         rate.into_iter()
             .for_each(|rate| account.gcra().give_back(rate))
@@ -433,10 +452,14 @@ fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
             wait,
         )));
     }
-    hold(account, ask.amount, now).inspect_err(|_| {
+    let held = hold(account, ask.amount, now).inspect_err(|_| {
         key.give_back();
         give_back();
-    })
+    });
+    if held.is_ok() && rate.is_some() {
+        account.count_rated();
+    }
+    held
 }
 
 /// The last check: money, from a lease that is still good.

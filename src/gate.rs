@@ -384,11 +384,14 @@ impl Gate {
 impl Ticket {
     /// The account's rate limit as it stood at admission; `None` if it has none.
     pub fn rate(&self) -> Option<RateView> {
-        let (rate, remaining, reset) = self.key.account().rate_view(self.admitted.mono)?;
+        let account = self.key.account();
+        let (remaining, reset) = account.rate_view(self.admitted.mono)?;
+        let policy = &account.rules().policy;
+        let burst = policy.effective_burst();
         Some(RateView {
-            limit: rate.qps(),
-            burst: rate.burst(),
-            remaining,
+            limit: policy.qps?,
+            burst,
+            remaining: remaining.min(burst),
             reset,
         })
     }

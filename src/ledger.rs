@@ -11,12 +11,15 @@
 
 mod apply;
 mod book;
+mod heal;
 
 pub use apply::{Applied, Rejected, apply};
 pub use book::{
     Allocation, Book, CREDIT_BLOCKS_MAX, Claim, CreditBlock, CreditKind, Entry, EntryKind, Event,
     EventKind, State,
 };
+
+pub use heal::{Healed, TAIL_MAX, Told, heal, refill};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

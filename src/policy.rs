@@ -105,6 +105,17 @@ impl Policy {
         self.burst.or(self.qps).unwrap_or(1).max(1)
     }
 
+    /// The rate limit in thousandths of a call per second, in which it is shared; 0 is none.
+    pub fn rate_limit(&self) -> u64 {
+        self.qps
+            .map_or(0, |qps| u64::from(qps).saturating_mul(1_000))
+    }
+
+    /// The limit of calls in flight; 0 is none.
+    pub fn places_limit(&self) -> u64 {
+        self.concurrency.map_or(0, u64::from)
+    }
+
     /// How long an API hold lives.
     pub const fn hold_time(&self) -> Duration {
         Duration::from_millis(self.hold_ms_max)

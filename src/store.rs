@@ -1,9 +1,10 @@
 //! The shared truth behind the replicas: a trait, and what goes through it. [`embedded`] keeps it in one file on this machine,
 //! [`redis`] in a Redis that many replicas share. Both pass the suite in `tests/store.rs`.
 //!
-//! Per account a store keeps the book with a version; the keys; for each replica `spend`, `committed` and `seq`; the total of
-//! spend; and `unleased = lifetime credit + floor − Σ committed`. It knows no billing rule: books are changed by reading one,
-//! running [`crate::ledger::apply`], and writing the result if the version still stands ([`Store::commit`]).
+//! Per account a store keeps the book with a version; the keys; for each replica `spend`, `committed`, its shares and `seq`; the
+//! total of spend; and `unleased = lifetime credit + floor − Σ committed − lost`. What a message makes of these is [`shared`], the same
+//! for every store. It knows no billing rule: books are changed by reading one, running [`crate::ledger::apply`], and writing the
+//! result if the version still stands ([`Store::commit`]).
 //!
 //! Every method is safe to repeat. None of them is called on a request's path once an account is loaded and has a lease.
 
@@ -19,9 +20,11 @@ use crate::ledger::{Book, Claim, Entry, Event};
 use crate::money::Amount;
 use crate::usage::Tally;
 
+pub mod desk;
 pub mod embedded;
 mod message;
 pub mod redis;
+pub mod shared;
 
 /// The largest amount that one message may ask for. Lua computes in doubles, which are exact to 2^53.
 pub const LEASE_MAX: Amount = Amount::from_nanos(9_007_199_254_740_991);
@@ -38,6 +41,10 @@ pub enum StoreError {
     /// It is away, too slow, or refuses for now: the same call may succeed later. It may or may not have been carried out.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// It may have lost history (it was restarted, or failed over, or emptied), so for one lease time it takes no changes of books
+    /// while every replica says what it knows. Nothing was carried out.
+    #[error("the store may have lost history and takes no changes for another {} ms", .0.as_millis())]
+    Fenced(Duration),
     /// What it holds cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Corrupt(String),
@@ -53,10 +60,13 @@ pub struct Snapshot {
     pub version: u64,
     /// The book.
     pub book: Book,
-    /// The spend of all replicas, as far as published.
+    /// The spend of all replicas, as far as published, with what is `lost`.
     pub spend: Amount,
     /// What replicas may still lease; below zero if more was taken than there is.
     pub unleased: Amount,
+    /// Spend that replicas saw in the store, and that is not in it since it lost history: it counts as spent, and nobody can lease
+    /// it, until the replicas it belongs to publish it again.
+    pub lost: Amount,
     /// What stands under each claim that was asked for, in that order.
     pub claims: Vec<Option<Claim>>,
 }
@@ -87,6 +97,33 @@ pub struct Row {
     pub held: Amount,
     /// When it last spoke, by the store's clock, in ms since 1970.
     pub seen_ms: u64,
+    /// Its part in the rate limit, in thousandths of a call per second.
+    #[serde(default)]
+    pub rate: Share,
+    /// Its part in the limit of calls in flight.
+    #[serde(default)]
+    pub places: Share,
+}
+
+impl Row {
+    /// What a message must believe to be applied.
+    pub const fn standing(&self) -> Standing {
+        Standing {
+            spend: self.spend,
+            committed: self.committed,
+            rate: self.rate.share,
+            places: self.places.share,
+        }
+    }
+}
+
+/// A replica's part in one limit of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// What it may use.
+    pub share: u64,
+    /// What its callers asked for.
+    pub demand: u64,
 }
 
 /// A change of a book, carried out only if the version is still the expected one.
@@ -104,6 +141,26 @@ pub struct Commit {
     pub events: Vec<Event>,
     /// Set with the effect, never before it.
     pub claims: Vec<(String, Claim)>,
+    /// Not a command's effect but what a replica remembers and the store lost.
+    pub restore: Option<Restore>,
+}
+
+/// How a remembered book is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// The version to write it under: above every one that anybody has seen of it.
+    pub version: u64,
+    /// How many of the first entries are gone for good: the ledger's list begins after them. Only counts where there is no account.
+    pub entries_gone: u64,
+}
+
+impl Commit {
+    /// The version it is written under.
+    pub fn version(&self) -> u64 {
+        let next = self.expected.saturating_add(1);
+        self.restore
+            .map_or(next, |restore| restore.version.max(next))
+    }
 }
 
 /// How a compare-and-set ended.
@@ -132,17 +189,40 @@ pub struct Publish {
     pub want: Amount,
     /// How much of that waiting calls need: granted first, if that much is left.
     pub need: Amount,
+    /// How much of its own spend any store ever acknowledged: what of it is not there any more was lost, and is now said again.
+    pub seen: Amount,
+    /// The highest total of spend that it ever saw.
+    pub total: Amount,
+    /// What it seeks of the rate limit, in thousandths of a call per second.
+    pub rate: Sought,
+    /// What it seeks of the limit of calls in flight.
+    pub places: Sought,
     /// This replica's own usage rows that changed, absolute.
     pub usage: Vec<UsageRow>,
 }
 
-/// A replica's spend and committed value.
+/// What a replica has of an account: compared and set as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Its spend.
     pub spend: Amount,
     /// `max(lease ceiling, spend)`.
     pub committed: Amount,
+    /// Its share of the rate, in thousandths of a call per second.
+    pub rate: u64,
+    /// Its share of the calls in flight.
+    pub places: u64,
+}
+
+/// What a replica seeks of one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// The limit as the replica knows it: the shares together never exceed it. Below 2^53.
+    pub limit: u64,
+    /// What its callers ask for, in the limit's unit.
+    pub demand: u64,
+    /// How much more it wants.
+    pub want: u64,
 }
 
 /// What stands after a [`Publish`].
@@ -154,13 +234,40 @@ pub struct Published {
     pub standing: Standing,
     /// The highest sequence number seen from it.
     pub seq: u64,
-    /// The spend of all replicas.
+    /// The spend of all replicas, with what is lost.
     pub total: Amount,
     /// What may still be leased.
     pub unleased: Amount,
-    /// The account's version; if newer than known, the book or a key has changed.
+    /// The account's version; if newer than known, the book or a key has changed; if older, the store has lost it.
     pub version: u64,
+    /// See [`Snapshot::lost`].
+    pub lost: Amount,
+    /// How the rate limit stands.
+    pub rate: Pool,
+    /// How the limit of calls in flight stands.
+    pub places: Pool,
+    /// Which history of the store this was said in: another one may lack what was said before.
+    pub history: History,
+    /// The history is younger than a lease: nothing is granted.
+    pub fenced: bool,
 }
+
+/// How one limit stands over all replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// All shares together.
+    pub shared: u64,
+    /// All demand together.
+    pub demand: u64,
+    /// For how long what was granted now had been free, in ms: it earned calls meanwhile. Zero if nothing was granted.
+    pub rested_ms: u64,
+}
+
+/// Which history of a store: the same number, the same history. A Redis that is restarted or failed over begins another one, as it may
+/// have lost what it acknowledged. A digest of its own ids, so that it fits in a word; 0 is the one history of a store that loses none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History(pub u64);
 
 /// This many rows of usage: one replica's, or summed over all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,12 +318,34 @@ pub struct KeyRecord {
 pub enum Change {
     /// An account's book or keys are at this version.
     Account(AccountId, u64),
-    /// An account has nothing left to lease: give back what is not held.
-    Scarce(AccountId),
+    /// An account has nothing left to lease or share: give back what is not used.
+    Scarce(AccountId, Scarce),
     /// A document changed, by name.
     Document(String),
     /// The store's own connection for changes was cut or is new: some may have been missed, so read everything again.
     All,
+}
+
+/// What an account has nothing left of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    /// Money.
+    Money,
+    /// Its rate, or its calls in flight; with the demand of all replicas for the one and the other.
+    Shares(u64, u64),
+}
+
+/// What silent replicas left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Free rights that came back.
+    pub freed: Amount,
+    /// Their reported holds, which stay set aside until they are retired.
+    pub held: Amount,
+    /// Replicas whose lease is over.
+    pub lapsed: u64,
+    /// Replicas that were retired.
+    pub retired: u64,
 }
 
 /// An account's spend by key and model, over all replicas and all time.
@@ -254,16 +383,13 @@ pub trait Store: Send + Sync + 'static {
         claims: &[String],
     ) -> Result<Option<Snapshot>, StoreError>;
 
-    /// Writes a book if its version is still the expected one; with it, or not at all, entries, events and claims.
+    /// Writes a book if its version is still the expected one; with it, or not at all, entries, events and claims. While the store's
+    /// history is younger than a lease only what is put back ([`Commit::restore`]) is taken; the rest is [`StoreError::Fenced`].
     async fn commit(&self, commit: Commit) -> Result<Stored, StoreError>;
 
     /// Carries out a replica's messages, each on its own; the answers in the same order.
     ///
-    /// For each: an older or equal `seq` is ignored (`applied: false`). Otherwise, if what stands is `believed`, `new` is
-    /// stored, the total and `unleased` follow, the usage rows are set, and of `want` is granted
-    /// `min(want, max(need, unleased / (2 × live replicas)), unleased)`; the middle term is left out if this is the only live
-    /// replica or more than [`LEASE_MAX`] is left. If what stands is not `believed`, nothing is stored but that the replica spoke
-    /// (sequence number and time). A replica is live from its first message until it lapses.
+    /// Each is carried out as [`shared::publish`] says, whole or not at all, and its usage rows are set if it is applied.
     ///
     /// A message that contradicts itself (spend that falls, `committed` below spend, a sum beyond the range) is
     /// [`StoreError::Corrupt`] and changes nothing.
@@ -273,12 +399,18 @@ pub trait Store: Send + Sync + 'static {
         batch: Vec<Publish>,
     ) -> Vec<Result<Published, StoreError>>;
 
-    /// Takes back the free rights of replicas that have been silent for longer than `silence`: `committed` falls back to their
-    /// spend and reported holds. Returns what came back.
-    async fn lapse(&self, account: &AccountId, silence: Duration) -> Result<Amount, StoreError>;
+    /// Takes back the free rights of replicas that have been silent for longer than `silence`, as [`shared::lapse`] says, and retires
+    /// those silent for longer than `retired`, as [`shared::retire`] says. What was silent before the store's present history began is
+    /// silent since then. Returns what came back.
+    async fn lapse(
+        &self,
+        account: &AccountId,
+        silence: Duration,
+        retired: Duration,
+    ) -> Result<Lapsed, StoreError>;
 
-    /// Tells the other replicas that an account has nothing left to lease.
-    async fn tell_scarce(&self, account: &AccountId) -> Result<(), StoreError>;
+    /// Tells the other replicas that an account has nothing left to lease, or to share.
+    async fn tell_scarce(&self, account: &AccountId, what: Scarce) -> Result<(), StoreError>;
 
     /// The accounts after a name, in ascending order.
     async fn accounts(

@@ -26,9 +26,9 @@ use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
-use crate::store::{LEASE_MAX, Publish, Published, Store, StoreError};
+use crate::store::{LEASE_MAX, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
-use line::{Line, rules};
+use line::{Give, Line, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
 const LOOKUPS_MAX: usize = 64;
@@ -64,6 +64,7 @@ impl Default for Settings {
             margin: Duration::from_secs(1),
             ahead: Duration::from_secs(10),
             idle: Duration::from_secs(10),
+            retire: Duration::from_secs(3_600),
         };
         Self {
             times,
@@ -104,6 +105,8 @@ struct Entry {
     observing: AtomicBool,
     /// In running time: since then silent replicas need not be looked for again.
     lapsed: AtomicU64,
+    /// In running time: since then the others need not be told again that a limit is used up.
+    crowded: AtomicU64,
 }
 
 #[derive(Default)]
@@ -114,6 +117,13 @@ struct Status {
     documents_due: AtomicBool,
     store_errors: AtomicU64,
     refill_waits: AtomicU64,
+    /// In running time: since then every word to the store was answered; 0 while it is away.
+    reachable_since: AtomicU64,
+    /// Answers that showed that the store had lost spend of this replica.
+    healed: AtomicU64,
+    /// Replicas whose lease was taken back, and that were retired, by this one.
+    lapsed: AtomicU64,
+    retired: AtomicU64,
     /// Free leases as of the last round, in nano-units.
     leased: AtomicI64,
     held: AtomicI64,
@@ -421,14 +431,14 @@ impl Sync {
             changed: Notify::new(),
             observing: AtomicBool::new(false),
             lapsed: AtomicU64::new(0),
+            crowded: AtomicU64::new(0),
         };
         let entry = Arc::new(entry);
         self.lines.insert(id.clone(), Arc::clone(&entry));
         // Policies that changed before it could be seen there are in force by now.
-        let line = entry.line();
+        let mut line = entry.line();
         let policy = self.catalog.policy_of(&line.known.book);
-        let rules = line::rules(&line.known.book, line.known.total, policy);
-        entry.account.follow(rules);
+        line.go_by(&entry.account, policy, now);
         Ok(true)
     }
 
@@ -464,17 +474,32 @@ impl Sync {
         if failing { Err(unavailable) } else { Ok(()) }
     }
 
+    /// For how long the store has answered whatever it was asked.
+    fn reachable_for(&self) -> Duration {
+        match self.status.reachable_since.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => self
+                .clock
+                .now()
+                .mono
+                .since(Monotonic::from_nanos(since)),
+        }
+    }
+
     /// Notes how the store is doing by what it answered.
     fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
-            Ok(_) | Err(StoreError::NoAccount(_)) => {
+            Ok(_) | Err(StoreError::NoAccount(_) | StoreError::Fenced(_)) => {
+                let now = self.clock.now().mono.nanos().max(1);
                 self.status.failing.store(false, Relaxed);
-                self.status
-                    .last_ok
-                    .store(self.clock.now().mono.nanos().max(1), Relaxed);
+                self.status.last_ok.store(now, Relaxed);
+                if self.status.reachable_since.load(Relaxed) == 0 {
+                    self.status.reachable_since.store(now, Relaxed);
+                }
             }
             Err(_) => {
                 self.status.failing.store(true, Relaxed);
+                self.status.reachable_since.store(0, Relaxed);
                 self.status.store_errors.fetch_add(1, Relaxed);
             }
         }

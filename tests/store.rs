@@ -138,6 +138,9 @@ fn entry(sequence: u64) -> Entry {
         key: None,
         model: None,
         note: format!("entry {sequence} with \"quotes\", ünïcode\nand a line"),
+        priority: 0,
+        expires: None,
+        origin: None,
     }
 }
 

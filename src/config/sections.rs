@@ -164,6 +164,8 @@ fn sync(mut section: Reader<'_>) -> SyncSettings {
         refill_wait: time("refill_wait", MILLIS..=MINUTE, Duration::from_millis(250)),
         // Longer than the pauses of a person at work, so that a chat does not fetch a lease for each turn.
         idle_return: time("idle_return", MILLIS..=HOUR, Duration::from_secs(10)),
+        // A machine that is mended within the hour finds its row; what it held stays set aside for as long.
+        retire_after: time("retire_after", SECOND..=DAY, HOUR),
     }
 }
 

@@ -103,6 +103,8 @@ pub(super) enum Fault {
     Followers,
     /// The store is away.
     Unavailable(String),
+    /// The store may have lost history and takes no changes for a while.
+    Fenced(String, Duration),
     /// The store holds what cannot be read.
     Corrupt(String),
     /// The operating system gives no randomness.
@@ -318,6 +320,12 @@ impl Fault {
                 format!("{message}; a request that moves money may be repeated under the same request_id"),
             )
             .after(Some(STORE_RETRY)),
+            Self::Fenced(message, wait) => parts(
+                Code::Unavailable,
+                "STORE_RECOVERING",
+                format!("{message}; nothing was carried out, repeat the request then"),
+            )
+            .after(Some(*wait)),
             Self::Corrupt(message) => parts(Code::DataLoss, "STORE_CORRUPT", message.clone()),
             Self::NoRandomness => parts(
                 Code::Internal,

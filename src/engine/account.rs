@@ -8,12 +8,13 @@ use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
 };
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::Shared;
 use super::cell::{Cell, CellId, ModelId};
-use super::gcra::{Gcra, Rate};
+use super::gcra::{Earned, Gcra, Rate};
 use super::purse::Purse;
 use crate::clock::{Hour, Monotonic};
 use crate::id::AccountId;
@@ -29,30 +30,74 @@ struct Hot {
     /// In running time: from then on the lease must not be used.
     lease_until: AtomicU64,
     rate: Gcra,
-    /// Nanoseconds between calls; 0 is no limit.
+    /// Nanoseconds between calls by this replica's share: [`UNLIMITED`], [`NO_SHARE`], or a share.
     rate_interval: AtomicU64,
+    rate_tolerance: AtomicU64,
     /// While the running time is below it, asking the store for more is known to be useless.
     dry_until: AtomicU64,
-    rate_burst: AtomicU32,
     in_flight: AtomicU32,
-    /// 0 is no limit.
-    concurrency: AtomicU32,
+    /// This replica's share of the calls in flight; `u32::MAX` is no limit.
+    places: AtomicU32,
+    /// Calls admitted under a rate limit, wrapping: what the demand is told from.
+    admitted: AtomicU32,
     /// 0 is good standing; else the index of a [`Reason`] plus one.
     standing: AtomicU8,
-    /// Whether a hold that nobody settles is charged.
-    charge_unsettled: AtomicBool,
-    /// Whether an account with nothing left is refused also what costs nothing.
-    needs_something: AtomicBool,
+    /// [`CHARGE_UNSETTLED`] and [`NEEDS_SOMETHING`].
+    flags: AtomicU8,
     /// Whether the account waits in the engine's list of accounts to publish.
     dirty: AtomicBool,
     /// Taken out of the table; whoever still has it looks the account up again.
     retired: AtomicBool,
 }
 
+const _: () = assert!(size_of::<Hot>() == 64, "one cache line");
+
+/// A `rate_interval`: no limit.
+const UNLIMITED: u64 = 0;
+
+/// A `rate_interval`: a limit of which this replica has no share.
+const NO_SHARE: u64 = u64::MAX;
+
+/// More calls in flight than a machine has memory for; one less than what means no limit.
+const PLACES_MAX: u32 = u32::MAX - 1;
+
+/// A flag: a hold that nobody settles is charged.
+const CHARGE_UNSETTLED: u8 = 1;
+
+/// A flag: an account with nothing left is refused also what costs nothing.
+const NEEDS_SOMETHING: u8 = 2;
+
+/// What only calls under a limit touch, and only when it is reached or counted.
+#[derive(Debug, Default)]
+struct Sought {
+    /// In running time: before, asking for more of a limit is known to be useless.
+    asked_until: AtomicU64,
+    /// Calls refused for the rate, wrapping.
+    rate_refused: AtomicU32,
+    /// Calls refused for concurrency, wrapping.
+    places_refused: AtomicU32,
+    /// The most calls in flight since it was last asked.
+    peak: AtomicU32,
+}
+
+/// What callers asked of an account's limits, counted since its loading (wrapping) or, the peak, since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Calls that came under the rate limit, admitted or refused.
+    pub calls: u32,
+    /// Those refused for the rate.
+    pub rate_refused: u32,
+    /// Calls refused for concurrency.
+    pub places_refused: u32,
+    /// The most calls in flight.
+    pub peak: u32,
+}
+
 /// One account.
 #[derive(Debug)]
 pub struct Account {
     hot: Hot,
+    sought: Sought,
     id: AccountId,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
@@ -70,6 +115,12 @@ pub struct Rules {
     pub policy: Policy,
     /// Why all its calls are refused, if they are.
     pub standing: Option<Reason>,
+}
+
+/// The rate limit of a policy, not shared.
+fn whole(policy: &Policy) -> Option<Rate> {
+    let burst = policy.effective_burst();
+    policy.qps.map(|qps| Rate::per_second(qps, burst))
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +145,11 @@ impl Account {
             ..Cells::default()
         };
         let account = Self {
-            hot: Hot::default(),
+            hot: Hot {
+                places: AtomicU32::new(u32::MAX),
+                ..Hot::default()
+            },
+            sought: Sought::default(),
             id,
             rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
@@ -123,21 +178,32 @@ impl Account {
     /// Takes up changed rules. Calls in flight end by the ones they began with.
     pub(crate) fn follow(&self, rules: Rules) {
         let policy = &rules.policy;
-        let rate = policy
-            .qps
-            .map(|qps| Rate::per_second(qps, policy.effective_burst()));
-        let (interval, burst) = rate.map_or((0, 0), Rate::parts);
-        // Two words that are read apart: between the two stores a call may see the new interval with the old burst, which is a
-        // limit between the two limits or shorter than a call.
-        self.hot.rate_interval.store(interval, Relaxed);
-        self.hot.rate_burst.store(burst, Relaxed);
-        self.hot
-            .concurrency
-            .store(policy.concurrency.unwrap_or(0), Relaxed);
-        let needs_something = policy.block_when == crate::policy::BlockWhen::ZeroOrLess;
-        self.hot.needs_something.store(needs_something, Relaxed);
-        let charge = policy.unsettled == crate::policy::Unsettled::Charge;
-        self.hot.charge_unsettled.store(charge, Relaxed);
+        let whole = whole(policy);
+        let limited = self.hot.rate_interval.load(Relaxed) != UNLIMITED;
+        match whole {
+            None => self.hot.rate_interval.store(UNLIMITED, Relaxed),
+            Some(whole) => {
+                // A share of the limit before is cut to the new one by whoever knows it: the sync, in its next step.
+                self.hot.rate_tolerance.store(whole.parts().1, Relaxed);
+                if !limited {
+                    self.hot.rate_interval.store(NO_SHARE, Relaxed);
+                }
+            }
+        }
+        let unlimited = self.hot.places.load(Relaxed) == u32::MAX;
+        match policy.concurrency {
+            None => self.hot.places.store(u32::MAX, SeqCst),
+            Some(_) if unlimited => self.hot.places.store(0, SeqCst),
+            Some(_) => {}
+        }
+        let mut flags = 0;
+        if policy.block_when == crate::policy::BlockWhen::ZeroOrLess {
+            flags |= NEEDS_SOMETHING;
+        }
+        if policy.unsettled == crate::policy::Unsettled::Charge {
+            flags |= CHARGE_UNSETTLED;
+        }
+        self.hot.flags.store(flags, Relaxed);
         let standing = rules
             .standing
             .map_or(0, |reason| reason.index().saturating_add(1));
@@ -152,38 +218,140 @@ impl Account {
         Reason::ALL.get(index.checked_sub(1)?).copied()
     }
 
-    /// The rate that applies, if any.
-    pub(super) fn rate(&self) -> Option<Rate> {
-        Rate::from_parts(
-            self.hot.rate_interval.load(Relaxed),
-            self.hot.rate_burst.load(Relaxed),
-        )
+    /// This replica's share of the rate limit: `Ok(None)` if there is no limit, `Err` if there is one and no share of it.
+    pub(super) fn rate(&self) -> Result<Option<Rate>, ()> {
+        match self.hot.rate_interval.load(Relaxed) {
+            UNLIMITED => Ok(None),
+            NO_SHARE => Err(()),
+            interval => {
+                let tolerance = self.hot.rate_tolerance.load(Relaxed);
+                // The two words are read apart; a share always has room for one call.
+                Ok(Some(Rate::from_parts(interval, tolerance.max(interval))))
+            }
+        }
     }
 
-    /// The rate that applies, with how many calls would pass now and how long until the whole burst would.
-    pub fn rate_view(&self, now: Monotonic) -> Option<(Rate, u32, std::time::Duration)> {
-        let rate = self.rate()?;
-        let (calls, reset) = self.hot.rate.view(rate, now);
-        Some((rate, calls, reset))
+    /// How many calls this replica would admit now by its share of the rate, and how long until its whole burst would pass; `None`
+    /// if there is no limit.
+    pub fn rate_view(&self, now: Monotonic) -> Option<(u32, Duration)> {
+        match self.rate() {
+            Ok(None) => None,
+            Ok(Some(rate)) => Some(self.hot.rate.view(rate, now)),
+            Err(()) => Some((0, Duration::ZERO)),
+        }
     }
 
     pub(super) const fn gcra(&self) -> &Gcra {
         &self.hot.rate
     }
 
+    /// Goes on under another share of the rate limit, in thousandths of a call per second, with what it earned before anybody had it.
+    pub fn share_rate(&self, milli: u64, earned: Earned, now: Monotonic) {
+        let (Some(whole), Ok(old)) = (whole(&self.rules().policy), self.rate().or(Ok::<_, ()>(None)))
+        else {
+            return;
+        };
+        let Some(new) = Rate::share(whole, milli) else {
+            self.hot.rate_interval.store(NO_SHARE, Relaxed);
+            return;
+        };
+        let (interval, tolerance) = new.parts();
+        // A larger share is paid for before it is used, a smaller one used before it is paid for: a call that comes between finds
+        // fewer calls, never more.
+        let grows = old.is_none_or(|old| old.parts().0 > interval);
+        if !grows {
+            self.hot.rate_interval.store(interval, Relaxed);
+        }
+        self.hot.rate.reshare(old, new, earned, now);
+        self.hot.rate_tolerance.store(tolerance, Relaxed);
+        self.hot.rate_interval.store(interval, Relaxed);
+    }
+
+    /// Goes on under another share of the calls in flight. Returns the share that holds: never fewer than are in flight.
+    pub fn share_places(&self, share: u64) -> u64 {
+        let share = u32::try_from(share).unwrap_or(u32::MAX).min(PLACES_MAX);
+        self.hot.places.store(share, SeqCst);
+        // A call that came in before the new share stood is seen here; one that comes later sees the share.
+        let in_flight = self.hot.in_flight.load(SeqCst).min(PLACES_MAX);
+        if in_flight > share {
+            self.hot.places.store(in_flight, SeqCst);
+        }
+        share.max(in_flight).into()
+    }
+
+    /// Takes the whole of its limits: for who is alone, without a store to share them through.
+    pub fn share_all(&self, now: Monotonic) {
+        let (rate, places) = {
+            let policy = &self.rules().policy;
+            (policy.rate_limit(), policy.places_limit())
+        };
+        if rate > 0 {
+            let earned = Earned {
+                milli: rate,
+                rested_nanos: u64::MAX,
+            };
+            self.share_rate(rate, earned, now);
+        }
+        if places > 0 {
+            self.share_places(places);
+        }
+    }
+
+    /// What callers asked of its limits. Takes the peak.
+    pub(crate) fn asked(&self) -> Asked {
+        let refused = self.sought.rate_refused.load(Relaxed);
+        let in_flight = self.hot.in_flight.load(Relaxed);
+        Asked {
+            calls: self.hot.admitted.load(Relaxed).wrapping_add(refused),
+            rate_refused: refused,
+            places_refused: self.sought.places_refused.load(Relaxed),
+            peak: self.sought.peak.swap(in_flight, Relaxed).max(in_flight),
+        }
+    }
+
+    /// Asking for more of a limit is useless until then.
+    pub(crate) fn asked_until(&self, until: Monotonic) {
+        self.sought.asked_until.store(until.nanos(), Relaxed);
+    }
+
+    /// Whether asking the store may bring more of a limit.
+    pub(super) fn may_ask(&self, now: Monotonic) -> bool {
+        now.nanos() >= self.sought.asked_until.load(Relaxed)
+    }
+
+    /// A call was admitted under the rate limit.
+    pub(super) fn count_rated(&self) {
+        self.hot.admitted.fetch_add(1, Relaxed);
+    }
+
+    /// A call was refused for the rate.
+    pub(super) fn count_rate_refused(&self) {
+        self.sought.rate_refused.fetch_add(1, Relaxed);
+    }
+
     /// Counts a call in, if there is room. Whoever is in looks at [`Account::retired`] next: either it sees that the account is
     /// let go of, or [`Account::try_retire`] sees the call.
     pub(super) fn enter(&self) -> Result<(), ()> {
-        let limit = match self.hot.concurrency.load(Relaxed) {
-            0 => u32::MAX,
-            limit => limit,
+        let share = self.hot.places.load(SeqCst);
+        let enter = |n: u32| if n < share { n.checked_add(1) } else { None };
+        let entered = self.hot.in_flight.fetch_update(SeqCst, Relaxed, enter);
+        if share == u32::MAX {
+            return entered.map(drop).map_err(drop);
+        }
+        let Ok(before) = entered else {
+            self.sought.places_refused.fetch_add(1, Relaxed);
+            return Err(());
         };
-        let enter = |n: u32| if n < limit { n.checked_add(1) } else { None };
-        self.hot
-            .in_flight
-            .fetch_update(SeqCst, Relaxed, enter)
-            .map(|_| ())
-            .map_err(|_| ())
+        // The share may have been cut meanwhile: see `share_places`.
+        if before >= self.hot.places.load(SeqCst) {
+            self.leave();
+            self.sought.places_refused.fetch_add(1, Relaxed);
+            return Err(());
+        }
+        self.sought
+            .peak
+            .fetch_max(before.saturating_add(1), Relaxed);
+        Ok(())
     }
 
     /// Counts a call in, room or not.
@@ -201,8 +369,12 @@ impl Account {
         self.hot.in_flight.load(Relaxed)
     }
 
+    fn flag(&self, flag: u8) -> bool {
+        self.hot.flags.load(Relaxed) & flag != 0
+    }
+
     pub(super) fn charges_unsettled(&self) -> bool {
-        self.hot.charge_unsettled.load(Relaxed)
+        self.flag(CHARGE_UNSETTLED)
     }
 
     /// What all accounts of an engine share.
@@ -211,11 +383,11 @@ impl Account {
     }
 
     pub(super) fn needs_something(&self) -> bool {
-        self.hot.needs_something.load(Relaxed)
+        self.flag(NEEDS_SOMETHING)
     }
 
     /// Whether the lease may be used.
-    pub(super) fn leased(&self, now: Monotonic) -> bool {
+    pub(crate) fn leased(&self, now: Monotonic) -> bool {
         now.nanos() < self.hot.lease_until.load(Relaxed)
     }
 

@@ -8,11 +8,15 @@ use crate::clock::Monotonic;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// A rate: one call every `interval_nanos`, and `burst` calls at once after a rest.
+/// Thousandths of a call per second in one call per second: shares of a rate are counted in them.
+const MILLI: u64 = 1_000;
+
+/// A rate: one call every `interval_nanos`, and after a rest as many at once as the tolerance has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     interval_nanos: u64,
-    burst: u32,
+    /// How far the theoretical arrival time may lie ahead of now once a call is admitted.
+    tolerance_nanos: u64,
 }
 
 impl Rate {
@@ -26,42 +30,39 @@ impl Rate {
             clippy::as_conversions,
             reason = "u64::from is not const; widening cannot fail"
         )]
-        let interval_nanos = NANOS_PER_SECOND.div_ceil(qps as u64);
+        let (interval_nanos, burst) = (NANOS_PER_SECOND.div_ceil(qps as u64), burst as u64);
         Self {
             interval_nanos,
-            burst,
+            tolerance_nanos: interval_nanos.saturating_mul(burst),
         }
     }
 
-    /// Its two numbers, to be kept in atomics.
-    pub(super) const fn parts(self) -> (u64, u32) {
-        (self.interval_nanos, self.burst)
-    }
-
-    /// A rate from its two numbers; an interval of zero is no limit.
-    pub(super) fn from_parts(interval_nanos: u64, burst: u32) -> Option<Self> {
-        (interval_nanos > 0).then(|| Self {
+    /// A share of a rate, in thousandths of a call per second; `None` for no share at all.
+    ///
+    /// The burst is shared in the same proportion, so the tolerance, which is a time, is that of the whole. A share whose part in
+    /// the burst is less than a call can still save up for one: over any window, shares together admit at most one call each more
+    /// than the whole rate would.
+    pub fn share(whole: Self, milli: u64) -> Option<Self> {
+        let nanos = NANOS_PER_SECOND.saturating_mul(MILLI);
+        let interval_nanos = (milli > 0).then(|| nanos.div_ceil(milli))?;
+        let tolerance_nanos = whole.tolerance_nanos.max(interval_nanos);
+        Some(Self {
             interval_nanos,
-            burst: burst.max(1),
+            tolerance_nanos,
         })
     }
 
-    /// Calls per second.
-    pub fn qps(self) -> u32 {
-        let qps = NANOS_PER_SECOND
-            .checked_div(self.interval_nanos)
-            .unwrap_or(u64::MAX);
-        u32::try_from(qps).unwrap_or(u32::MAX)
+    /// Its two numbers, to be kept in atomics.
+    pub(super) const fn parts(self) -> (u64, u64) {
+        (self.interval_nanos, self.tolerance_nanos)
     }
 
-    /// Calls at once after a rest.
-    pub const fn burst(self) -> u32 {
-        self.burst
-    }
-
-    /// How far the theoretical arrival time may lie ahead of now once a call is admitted.
-    fn tolerance(self) -> u64 {
-        self.interval_nanos.saturating_mul(self.burst.into())
+    /// A rate from its two numbers.
+    pub(super) const fn from_parts(interval_nanos: u64, tolerance_nanos: u64) -> Self {
+        Self {
+            interval_nanos,
+            tolerance_nanos,
+        }
     }
 }
 
@@ -73,10 +74,44 @@ pub struct TooSoon(pub Duration);
 /// `burst + window / interval` calls pass.
 fn admit(arrival: u64, now: u64, rate: Rate) -> Result<u64, TooSoon> {
     let next = arrival.max(now).saturating_add(rate.interval_nanos);
-    match next.saturating_sub(now).checked_sub(rate.tolerance()) {
+    match next.saturating_sub(now).checked_sub(rate.tolerance_nanos) {
         None | Some(0) => Ok(next),
         Some(early) => Err(TooSoon(Duration::from_nanos(early))),
     }
+}
+
+/// The arrival time under another share that leaves as many calls as there were, and those that were `earned` with it.
+fn reshared(arrival: u64, now: u64, old: Option<Rate>, new: Rate, earned: Earned) -> u64 {
+    let wide = |nanos: u64| u128::from(nanos);
+    let saved = old.map_or(0, |old| {
+        let room = old
+            .tolerance_nanos
+            .saturating_sub(arrival.saturating_sub(now));
+        // Calls are room / interval; under the new share they need as many of its intervals.
+        wide(room)
+            .saturating_mul(wide(new.interval_nanos))
+            .checked_div(wide(old.interval_nanos))
+            .unwrap_or(0)
+    });
+    // A share of m thousandths earns a call in 10^12 / m ns, so in t ns it earns t × m / 10^12 calls.
+    let rested = wide(earned.rested_nanos).min(wide(new.tolerance_nanos));
+    let fresh = rested
+        .saturating_mul(wide(earned.milli))
+        .saturating_mul(wide(new.interval_nanos))
+        .checked_div(1_000_000_000_000)
+        .unwrap_or(0);
+    let room = saved.saturating_add(fresh).min(wide(new.tolerance_nanos));
+    let room = u64::try_from(room).unwrap_or(new.tolerance_nanos);
+    now.saturating_add(new.tolerance_nanos.saturating_sub(room))
+}
+
+/// What a share brings along that nobody had: so many thousandths of a call per second, free for so long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Earned {
+    /// How much of the rate.
+    pub milli: u64,
+    /// For how long.
+    pub rested_nanos: u64,
 }
 
 /// The one word: the theoretical arrival time of the next call, in running time.
@@ -108,13 +143,20 @@ impl Gcra {
         let _ = self.0.fetch_update(Relaxed, Relaxed, back);
     }
 
+    /// Goes on under another share of the same rate: calls saved up are kept, as far as the new share has room for them.
+    pub fn reshare(&self, old: Option<Rate>, new: Rate, earned: Earned, now: Monotonic) {
+        let next = |arrival: u64| Some(reshared(arrival, now.nanos(), old, new, earned));
+        // The closure never refuses, so neither does the update.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, next);
+    }
+
     /// How many calls would pass now, and how long until the whole burst would.
     pub fn view(&self, rate: Rate, now: Monotonic) -> (u32, Duration) {
         let ahead = self.0.load(Relaxed).saturating_sub(now.nanos());
-        let free = rate.tolerance().saturating_sub(ahead);
+        let free = rate.tolerance_nanos.saturating_sub(ahead);
         let calls = free.checked_div(rate.interval_nanos).unwrap_or(0);
         (
-            u32::try_from(calls).unwrap_or(u32::MAX).min(rate.burst),
+            u32::try_from(calls).unwrap_or(u32::MAX),
             Duration::from_nanos(ahead),
         )
     }
@@ -199,7 +241,91 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_share_goes_on_with_the_calls_it_had() {
+        let whole = Rate::per_second(1_000, 10);
+        let half = Rate::share(whole, 500_000).unwrap();
+        let fifth = Rate::share(whole, 200_000).unwrap();
+        assert_eq!(Rate::share(whole, 1_000_000), Some(whole));
+        assert_eq!(Rate::share(whole, 0), None);
+        let now = Monotonic::from_nanos(SECOND);
+        let gcra = Gcra::default();
+        assert_eq!([whole, half, fifth].map(|r| gcra.view(r, now).0), [10, 5, 2]);
+        for _ in 0..7 {
+            assert!(gcra.take(whole, now).is_ok());
+        }
+        // Three are left of ten. A half has room for five, so the three stay; a fifth has room for two.
+        gcra.reshare(Some(whole), half, Earned::default(), now);
+        assert_eq!(gcra.view(half, now).0, 3);
+        gcra.reshare(Some(half), fifth, Earned::default(), now);
+        assert_eq!(gcra.view(fifth, now).0, 2);
+        gcra.reshare(Some(fifth), whole, Earned::default(), now);
+        assert_eq!(gcra.view(whole, now).0, 2, "what was given up does not come back");
+    }
+
+    #[test]
+    fn a_new_share_brings_what_it_earned_while_it_was_free() {
+        let whole = Rate::per_second(1_000, 10);
+        let half = Rate::share(whole, 500_000).unwrap();
+        let now = Monotonic::from_nanos(SECOND);
+        for (rested_nanos, calls) in [(0, 0), (SECOND / 500, 1), (SECOND / 100, 5), (SECOND, 5)] {
+            let gcra = Gcra::default();
+            let earned = Earned {
+                milli: 500_000,
+                rested_nanos,
+            };
+            gcra.reshare(None, half, earned, now);
+            assert_eq!(gcra.view(half, now).0, calls, "{rested_nanos}");
+        }
+    }
+
     proptest::proptest! {
+        /// A rate that wanders over three replicas: over any window, together at most burst + rate × seconds, and one each for
+        /// shares too small for a whole call.
+        #[test]
+        fn shares_that_move_admit_no_more_than_the_whole(
+            qps in 1u32..2_000,
+            burst in 1u32..50,
+            steps in proptest::collection::vec((0u64..20_000_000, 0usize..3, 0usize..3, 0u64..=1_000), 1..300),
+        ) {
+            let whole = Rate::per_second(qps, burst);
+            let limit = u64::from(qps) * MILLI;
+            let gcras = [Gcra::default(), Gcra::default(), Gcra::default()];
+            let mut shares = [limit, 0, 0];
+            let mut now = SECOND;
+            let mut passed = Vec::new();
+            for (step, from, to, part) in steps {
+                now += step;
+                let at = Monotonic::from_nanos(now);
+                // Some of one share goes to another; what it earned went away with it.
+                let moved = if from == to { 0 } else { shares[from] * part / 1_000 };
+                for (who, milli) in [(from, shares[from] - moved), (to, shares[to] + moved)] {
+                    if from == to {
+                        break;
+                    }
+                    let old = Rate::share(whole, shares[who]);
+                    shares[who] = milli;
+                    if let Some(new) = Rate::share(whole, milli) {
+                        gcras[who].reshare(old, new, Earned::default(), at);
+                    }
+                }
+                for (gcra, milli) in gcras.iter().zip(shares) {
+                    if let Some(rate) = Rate::share(whole, milli) {
+                        while gcra.take(rate, at).is_ok() {
+                            passed.push(now);
+                        }
+                    }
+                }
+            }
+            for (i, from) in passed.iter().enumerate() {
+                for (j, to) in passed.iter().enumerate().skip(i) {
+                    let allowed = u128::from(burst + 3) * 1_000_000_000 + u128::from(to - from) * u128::from(qps);
+                    let count = (j - i + 1) as u128 * 1_000_000_000;
+                    proptest::prop_assert!(count <= allowed, "{count} of {allowed} between {from} and {to}");
+                }
+            }
+        }
+
         /// Over any window: at most burst + rate × seconds.
         #[test]
         fn no_window_has_too_many(

@@ -263,6 +263,7 @@ impl Work {
             .ok_or(Rejected::OutOfRange)?;
         let rest = amount.checked_sub(debt_paid).ok_or(Rejected::OutOfRange)?;
         let order_id = block.order_id.clone();
+        let (priority, expires) = (block.priority, block.expires);
         let made = if rest.is_positive() {
             Some(block.id)
         } else {
@@ -286,6 +287,8 @@ impl Work {
             block: made,
             order_id,
             note: note.into(),
+            priority,
+            expires,
             ..entry.clone()
         };
         self.event(EventKind::CreditAdded, amount);
@@ -410,6 +413,9 @@ impl Work {
             key: None,
             model: None,
             note: String::new(),
+            priority: 0,
+            expires: None,
+            origin: None,
         };
         self.entries.push_mut(entry)
     }

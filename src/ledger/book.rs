@@ -133,6 +133,23 @@ pub struct Entry {
     /// For the reader.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// In which order the block it made is burnt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// From when on the block it made cannot be spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When its command was first carried out, if the store lost that and it was put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Timestamp>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+const fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }
 
 /// What an entry records.

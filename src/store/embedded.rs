@@ -20,13 +20,12 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, Read
 use tokio::sync::{Mutex, broadcast};
 
 use super::{
-    AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Opened, Publish, Published, Snapshot,
-    Store, StoreError, Stored, UsageRow,
+    AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Lapsed, Opened, Publish, Published,
+    Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
 };
 use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::{Entry, Event};
-use crate::money::Amount;
 use tables::{DIGESTS, DOCUMENTS, META, Writer, away, look};
 
 /// The file's name in its data directory.
@@ -70,7 +69,7 @@ impl Embedded {
             make_tables(writer)?;
             check_format(writer)?;
             let replica = own_name(writer)?;
-            accounts::lapse_others(writer, &replica)?;
+            accounts::lapse_others(writer, &replica, ms(&clock))?;
             Ok(replica)
         })?;
         Ok(Self {
@@ -109,9 +108,13 @@ impl Embedded {
     }
 
     fn now_ms(&self) -> u64 {
-        let nanos = self.clock.now().wall.nanos();
-        u64::try_from(nanos.div_euclid(1_000_000)).unwrap_or(0)
+        ms(&self.clock)
     }
+}
+
+fn ms(clock: &Clock) -> u64 {
+    let nanos = clock.now().wall.nanos();
+    u64::try_from(nanos.div_euclid(1_000_000)).unwrap_or(0)
 }
 
 /// Runs on a blocking thread.
@@ -160,7 +163,7 @@ fn make_tables(writer: &Writer) -> Result<(), StoreError> {
             writer.txn.open_table(tables::$table).map_err(away)?;
         )*};
     }
-    make!(META HEADS BOOKS ROWS KEYS DIGESTS CLAIMS ENTRIES EVENTS LIFETIME HOURS SPENT SPENT_AT DOCUMENTS);
+    make!(META HEADS BOOKS ROWS TOMBSTONES ENTRIES_GONE KEYS DIGESTS CLAIMS ENTRIES EVENTS LIFETIME HOURS SPENT SPENT_AT DOCUMENTS);
     Ok(())
 }
 
@@ -236,16 +239,24 @@ impl Store for Embedded {
         }
     }
 
-    async fn lapse(&self, account: &AccountId, silence: Duration) -> Result<Amount, StoreError> {
+    async fn lapse(
+        &self,
+        account: &AccountId,
+        silence: Duration,
+        retired: Duration,
+    ) -> Result<Lapsed, StoreError> {
         let (account, now_ms) = (account.clone(), self.now_ms());
-        let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-        self.write_with(move |writer| accounts::lapse(writer, &account, silence_ms, now_ms))
-            .await
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (silence_ms, retired_ms) = (ms(silence), ms(retired));
+        self.write_with(move |writer| {
+            accounts::lapse(writer, &account, silence_ms, retired_ms, now_ms)
+        })
+        .await
     }
 
-    async fn tell_scarce(&self, account: &AccountId) -> Result<(), StoreError> {
+    async fn tell_scarce(&self, account: &AccountId, what: Scarce) -> Result<(), StoreError> {
         // An error means that nobody listens.
-        let _ = self.changes.send(Change::Scarce(account.clone()));
+        let _ = self.changes.send(Change::Scarce(account.clone(), what));
         Ok(())
     }
 

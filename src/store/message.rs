@@ -9,9 +9,11 @@ const SEQ_MAX: u64 = 9_007_199_254_740_991;
 
 /// What a message changes if what stands is what it believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Differences {
+pub struct Differences {
     /// Added to the total of spend; never below zero.
     pub(super) spend: Amount,
+    /// How much of that a store had acknowledged before, and lost.
+    pub(super) healed: Amount,
     /// Added to Σ committed, so taken from `unleased`.
     pub(super) committed: Amount,
     /// What it asks for, within bounds.
@@ -20,8 +22,11 @@ pub(super) struct Differences {
     pub(super) need: Amount,
 }
 
+/// The largest share or limit: it is compared as a double, too.
+const SHARE_MAX: u64 = SEQ_MAX;
+
 /// The exact differences, or why the message contradicts itself.
-pub(super) fn differences(message: &Publish) -> Result<Differences, StoreError> {
+pub fn differences(message: &Publish) -> Result<Differences, StoreError> {
     let (old, new) = (message.believed, message.new);
     let wrong = |what: &str| {
         StoreError::Corrupt(format!(
@@ -38,11 +43,20 @@ pub(super) fn differences(message: &Publish) -> Result<Differences, StoreError> 
     if new.committed < new.spend || message.held.is_negative() {
         return Err(wrong("commits less than it spent or held"));
     }
+    if message.seen.is_negative() || message.total.is_negative() {
+        return Err(wrong("has seen less than nothing"));
+    }
+    let shares = [new.rate, new.places, message.rate.limit, message.places.limit];
+    if shares.into_iter().any(|share| share > SHARE_MAX) {
+        return Err(wrong("has a share or a limit beyond 2^53"));
+    }
     let spend = new.spend.checked_sub(old.spend);
+    let healed = message.seen.min(new.spend).checked_sub(old.spend);
     let committed = new.committed.checked_sub(old.committed);
     match (spend, committed) {
         (Some(spend), Some(committed)) => Ok(Differences {
             spend,
+            healed: healed.unwrap_or_default().or_zero(),
             committed,
             want: message.want.or_zero().min(LEASE_MAX),
             need: message.need.or_zero().min(LEASE_MAX),

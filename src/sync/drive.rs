@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
-use crate::store::{Change, KeyRecord, Snapshot};
+use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
 const BATCH: usize = 512;
@@ -20,6 +20,13 @@ const AGAIN_MAX: u32 = 4;
 
 /// Rounds between two looks at all leased accounts, for heartbeats, idle leases and old hours.
 pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
+
+/// The longest that calls are refused without asking once nobody had more: money that others give back, or are paid, is found soon
+/// whatever the interval.
+const DRY_MAX: Duration = Duration::from_millis(100);
+
+/// The others are told that a limit is used up four times in an interval, and in one this long at least.
+const CROWD_MAX: Duration = Duration::from_millis(200);
 
 /// How long a part that died waits before it is started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
@@ -152,8 +159,13 @@ impl Sync {
         let entries = self.entries(round);
         let mut report = SyncReport::default();
         let mut first_error = None;
+        let give = if round == Round::Leaving {
+            Give::All
+        } else {
+            Give::Spare
+        };
         for chunk in entries.chunks(BATCH) {
-            match self.publish(chunk, round == Round::Leaving).await {
+            match self.publish(chunk, give).await {
                 Ok(accounts) => report.accounts = report.accounts.saturating_add(accounts),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -242,14 +254,14 @@ impl Sync {
     async fn publish(
         self: &Arc<Self>,
         entries: &[Arc<Entry>],
-        leaving: bool,
+        give: Give,
     ) -> Result<usize, StoreError> {
         let mut todo: Vec<Arc<Entry>> = entries.to_vec();
         let mut first_error = None;
         for _ in 0..AGAIN_MAX {
             let now = self.clock.now();
             let mut batch = Vec::with_capacity(todo.len());
-            todo.retain(|entry| match self.message(entry, leaving, now) {
+            todo.retain(|entry| match self.message(entry, give, now) {
                 Some(message) => {
                     batch.push(message);
                     true
@@ -286,28 +298,35 @@ impl Sync {
         first_error.map_or(Ok(entries.len()), Err)
     }
 
-    fn message(&self, entry: &Entry, leaving: bool, now: Now) -> Option<Publish> {
+    fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
         let need = Amount::from_nanos(entry.waiting.load(SeqCst));
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
-        line.message(&entry.account, need, leaving, &self.settings.times, now)
+        let rules = entry.account.rules();
+        let times = &self.settings.times;
+        line.message(&entry.account, need, give, &rules.policy, times, now)
     }
 
     /// Takes in an answer and does what it asks for. Returns whether to say it again.
     fn answer(self: &Arc<Self>, entry: &Arc<Entry>, answer: Option<&Published>) -> bool {
         let now = self.clock.now();
+        let fenced = answer.is_some_and(|answer| answer.fenced);
         let next = {
             let mut line = entry.line();
             let policy = self.catalog.policy_of(&line.known.book);
             line.answer(&entry.account, answer, &policy, &self.settings.times, now)
         };
-        if next.short && !next.scarce && !next.refresh {
-            // Nobody has more: for one interval, calls are refused without asking.
-            entry
-                .account
-                .dry_until(now.mono.plus(self.settings.times.interval));
+        if next.short && !next.scarce && !next.refresh && !fenced {
+            // Nobody has more: for a moment, calls are refused without asking.
+            let pause = self.settings.times.interval.min(DRY_MAX);
+            entry.account.dry_until(now.mono.plus(pause));
         }
-        if next.refresh || next.observe || next.scarce {
+        if next.healed.is_positive() {
+            let (account, lost) = (entry.account.id(), next.healed);
+            tracing::warn!(%account, %lost, "the store had lost spend of this replica; it is published again");
+            self.status.healed.fetch_add(1, Relaxed);
+        }
+        if next != (line::Next { again: next.again, ..line::Next::default() }) {
             let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
             tokio::spawn(async move { sync.attend(&entry, next).await });
         } else if !next.again {
@@ -319,8 +338,13 @@ impl Sync {
     /// What takes a word with the store. Whoever waits is woken after it.
     async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
         let id = entry.account.id();
+        if let Some((rate, places)) = next.crowded {
+            self.crowd(entry, Scarce::Shares(rate, places)).await;
+        }
         if next.scarce {
             self.seek(entry).await;
+        } else if next.shareless {
+            tokio::time::sleep(SCARCE_WAIT).await;
         }
         if next.observe
             && let Some(observing) = Observing::begin(entry)
@@ -346,20 +370,54 @@ impl Sync {
         let looked = Monotonic::from_nanos(entry.lapsed.load(Relaxed));
         if now.since(looked) >= self.settings.times.interval {
             entry.lapsed.store(now.nanos(), Relaxed);
-            let told = self.note(self.store.tell_scarce(id).await);
-            let lapsed = self.note(self.store.lapse(id, self.settings.times.lease).await);
-            if let (Ok(_), Ok(back)) = (told, lapsed)
-                && back.is_positive()
-            {
-                tracing::warn!(account = %id, amount = %back, "took back the lease of replicas that fell silent");
+            let told = self.note(self.store.tell_scarce(id, Scarce::Money).await);
+            if told.is_ok() {
+                self.lapse(id).await;
             }
         }
         tokio::time::sleep(SCARCE_WAIT).await;
     }
 
+    /// Takes back what silent replicas have, if this one has heard the store for long enough to know that they could have spoken.
+    async fn lapse(&self, id: &AccountId) {
+        let Times { lease, retire, .. } = self.settings.times;
+        if self.reachable_for() < lease {
+            return;
+        }
+        let lapsed = self.note(self.store.lapse(id, lease, retire).await);
+        if let Ok(Lapsed {
+            freed,
+            held,
+            lapsed,
+            retired,
+        }) = lapsed
+            && lapsed.saturating_add(retired) > 0
+        {
+            self.status.lapsed.fetch_add(lapsed, Relaxed);
+            self.status.retired.fetch_add(retired, Relaxed);
+            tracing::warn!(
+                account = %id, %freed, %held, lapsed, retired,
+                "took back the lease of replicas that fell silent; what they spent and did not publish counts if they return"
+            );
+        }
+    }
+
+    /// Others have more of a limit than is their part: they are told, several times in an interval at most.
+    async fn crowd(&self, entry: &Entry, what: Scarce) {
+        let now = self.clock.now().mono;
+        let told = Monotonic::from_nanos(entry.crowded.load(Relaxed));
+        let pause = self.settings.times.interval.min(CROWD_MAX);
+        if now.since(told) >= pause.checked_div(4).unwrap_or_default() {
+            entry.crowded.store(now.nanos(), Relaxed);
+            let told = self.store.tell_scarce(entry.account.id(), what).await;
+            // The next answer says it again.
+            let _ = self.note(told);
+        }
+    }
+
     /// One account's message, now.
     pub(super) async fn publish_one(self: &Arc<Self>, entry: &Arc<Entry>) {
-        if let Err(error) = self.publish(std::slice::from_ref(entry), false).await {
+        if let Err(error) = self.publish(std::slice::from_ref(entry), Give::Spare).await {
             tracing::debug!(account = %entry.account.id(), %error, "publish failed");
             entry.changed.notify_waiters();
         }
@@ -382,7 +440,7 @@ impl Sync {
             if in_flight {
                 changed.await;
             } else if unsaid {
-                self.publish(std::slice::from_ref(&entry), false).await?;
+                self.publish(std::slice::from_ref(&entry), Give::Spare).await?;
             } else {
                 return Ok(());
             }
@@ -412,7 +470,7 @@ impl Sync {
             self.engine.follow_keys(&entry.account, keys);
             // Asked for under the lock, as `follow_policies` does: the later of the two has the newer policy.
             let policy = self.catalog.policy_of(&snapshot.book);
-            line.follow(&entry.account, snapshot, policy);
+            line.follow(&entry.account, snapshot, policy, self.clock.now());
         }
     }
 
@@ -426,10 +484,18 @@ impl Sync {
                     tracing::warn!(account = %id, %error, "a changed book could not be read; the next answer asks again");
                 }
             }
-            Change::Scarce(id) => {
+            Change::Scarce(id, what) => {
                 let Some(entry) = self.entry(&id) else { return };
+                let give = match what {
+                    Scarce::Money => Give::Money,
+                    Scarce::Shares(rate, places) => {
+                        let rules = entry.account.rules();
+                        entry.line().heard(rate, places, &rules.policy);
+                        Give::Spare
+                    }
+                };
                 let sync = Arc::clone(self);
-                tokio::spawn(async move { sync.publish(&[entry], true).await });
+                tokio::spawn(async move { sync.publish(&[entry], give).await });
             }
             Change::All => self.follow_all().await,
             Change::Document(_) => self.follow_documents().await,
@@ -459,12 +525,11 @@ impl Sync {
 
     /// Policies may have changed under every account.
     fn follow_policies(&self) {
+        let now = self.clock.now();
         for entry in &self.lines {
-            let line = entry.line();
+            let mut line = entry.line();
             let policy = self.catalog.policy_of(&line.known.book);
-            entry
-                .account
-                .follow(rules(&line.known.book, line.known.total, policy));
+            line.go_by(&entry.account, policy, now);
         }
     }
 

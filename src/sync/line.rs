@@ -4,6 +4,8 @@
 //! Every message says what *is*: the replica's spend and committed value, with what it believes is stored. So a message may be
 //! lost, doubled or late, and its answer too: the next one says what is, again.
 
+mod shares;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use crate::id::{KeyId, ModelName};
 use crate::ledger::Book;
 use crate::money::Amount;
 use crate::policy::Policy;
-use crate::store::{LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
+use crate::store::{History, LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
 use crate::usage::Tally;
+use shares::{Said, Shares};
 
 /// How many calls like the last one a lease is for, at least: so that a quiet account does not ask the store for each call.
 const CALLS_AHEAD: i64 = 64;
@@ -35,6 +38,17 @@ pub struct Times {
     pub ahead: Duration,
     /// After how long without calls a lease goes back.
     pub idle: Duration,
+    /// After how long without a word a replica is taken to be gone for good.
+    pub retire: Duration,
+}
+
+impl Times {
+    /// How long calls over a limit do not ask for more of it once the store has said what there is. Several times in an interval, so
+    /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
+    fn share_pause(&self) -> Duration {
+        let pause = self.interval.checked_div(8).unwrap_or_default();
+        pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
+    }
 }
 
 /// One account's side of the protocol.
@@ -47,6 +61,11 @@ pub(super) struct Line {
     ceiling: Amount,
     /// The sum of all cells as collected: what is published as spend.
     spend: Amount,
+    /// How much of the spend any store ever acknowledged.
+    seen: Amount,
+    shares: Shares,
+    /// In which history of the store the last answer was said.
+    history: Option<History>,
     collected: HashMap<CellId, Tally>,
     lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
     /// Rows that the store has not acknowledged, newest values.
@@ -67,6 +86,18 @@ struct InFlight {
     message: Publish,
 }
 
+/// What goes back to the store beyond what is idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Give {
+    /// Nothing: what is in use stays.
+    #[default]
+    Spare,
+    /// All money that is not held: others have none.
+    Money,
+    /// All money that is not held, and all shares: this replica leaves, or nobody calls here.
+    All,
+}
+
 /// The newest that is known of an account.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -75,6 +106,7 @@ pub(super) struct Known {
     /// The spend of all replicas.
     pub(super) total: Amount,
     pub(super) unleased: Amount,
+    pub(super) lost: Amount,
 }
 
 /// How fast money goes.
@@ -100,6 +132,14 @@ pub(super) struct Next {
     pub(super) scarce: bool,
     /// What waits did not get all it needs.
     pub(super) short: bool,
+    /// Other replicas have more of a limit than is their part; with the demand of all for the rate and for calls in flight.
+    pub(super) crowded: Option<(u64, u64)>,
+    /// There is nothing here of a limit that callers need: they wait for the others to give back.
+    pub(super) shareless: bool,
+    /// The store may lack what this replica knows of the account: see what, and put it back.
+    pub(super) rejoin: bool,
+    /// The store had lost this much of our spend.
+    pub(super) healed: Amount,
 }
 
 impl Line {
@@ -109,12 +149,12 @@ impl Line {
         let Opened { snapshot, row, .. } = opened;
         Self {
             seq: row.seq,
-            acked: Standing {
-                spend: row.spend,
-                committed: row.committed,
-            },
+            acked: row.standing(),
             ceiling: row.spend,
             spend: row.spend,
+            seen: row.spend,
+            shares: Shares::default(),
+            history: None,
             collected: cells.iter().cloned().collect(),
             lifetime: lifetime
                 .map(|row| ((row.key.clone(), row.model.clone()), row.tally))
@@ -132,6 +172,7 @@ impl Line {
                 book: snapshot.book.clone(),
                 total: snapshot.spend,
                 unleased: snapshot.unleased,
+                lost: snapshot.lost,
             },
             last_ok: now.mono,
             failed: None,
@@ -178,8 +219,8 @@ impl Line {
             && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
         let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
-        let free = self.ceiling.max(self.spend) != self.acked.committed;
-        heartbeat || idle || free || !self.unsent.is_empty() || self.spend != self.acked.spend
+        let free = self.standing() != self.acked;
+        heartbeat || idle || free || !self.unsent.is_empty()
     }
 
     fn is_idle(&self, times: &Times, now: Now) -> bool {
@@ -195,7 +236,7 @@ impl Line {
     pub(super) fn at_rest(&self, account: &Account) -> bool {
         self.all_said()
             && self.ceiling == self.spend
-            && self.acked.committed == self.spend
+            && self.standing() == self.acked
             && account.in_flight() == 0
     }
 
@@ -220,12 +261,22 @@ impl Line {
         self.failed.is_some()
     }
 
-    /// The next message, unless one is on its way. `need` is what waiting calls are short of; `leaving` gives everything back.
+    /// What is to be stored for this replica.
+    fn standing(&self) -> Standing {
+        self.shares.standing(Standing {
+            spend: self.spend,
+            committed: self.ceiling.max(self.spend),
+            ..Standing::default()
+        })
+    }
+
+    /// The next message, unless one is on its way. `need` is what waiting calls are short of.
     pub(super) fn message(
         &mut self,
         account: &Account,
         need: Amount,
-        leaving: bool,
+        give: Give,
+        policy: &Policy,
         times: &Times,
         now: Now,
     ) -> Option<Publish> {
@@ -236,7 +287,8 @@ impl Line {
             self.demand.last_used = now.mono;
             self.demand.last_need = need;
         }
-        let target = if leaving || self.is_idle(times, now) {
+        let resting = give == Give::All || self.is_idle(times, now);
+        let target = if resting || give == Give::Money {
             Amount::ZERO
         } else {
             self.target(times, now)
@@ -251,18 +303,22 @@ impl Line {
         } else {
             Amount::ZERO
         };
+        let said = self
+            .shares
+            .say(account, policy, resting, times.interval, now);
         self.seq = self.seq.saturating_add(1);
         let message = Publish {
             account: account.id().clone(),
             seq: self.seq,
             believed: self.acked,
-            new: Standing {
-                spend: self.spend,
-                committed: self.ceiling.max(self.spend),
-            },
+            new: self.standing(),
             held: self.held(account),
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            seen: self.seen,
+            total: self.known.total,
+            rate: said.rate,
+            places: said.places,
             usage: std::mem::take(&mut self.unsent).into_values().collect(),
         };
         self.in_flight = Some(InFlight {
@@ -333,52 +389,73 @@ impl Line {
             return Next::default();
         };
         self.failed = None;
-        let lapsed = answer.standing.committed < self.acked.committed && !answer.applied;
+        let mut next = Next {
+            refresh: answer.version > self.known.version,
+            rejoin: answer.version < self.known.version
+                || self.history.is_some_and(|known| known != answer.history),
+            healed: self.seen.saturating_sub(answer.standing.spend).or_zero(),
+            ..Next::default()
+        };
+        // Another history: what the store lacks it may have lost, and what we have is ours while our own lease runs.
+        let forgot = self.history != Some(answer.history) && account.leased(now.mono);
+        self.history = Some(answer.history);
+        let believed = self.acked;
         self.acked = answer.standing;
-        self.known.total = answer.total;
+        self.known.total = answer.total.max(self.known.total);
         self.known.unleased = answer.unleased;
-        let refresh = answer.version > self.known.version;
+        self.known.lost = answer.lost;
         if !answer.applied {
             self.seq = self.seq.max(answer.seq);
             self.keep(message.usage);
-            if lapsed {
-                // The store gave our free rights to others while we were silent: only what is held stays ours.
-                self.ceiling = self
-                    .ceiling
-                    .saturating_sub(account.purse().give_back(Amount::ZERO));
+            if falls(believed, answer.standing) && !forgot {
+                self.lapsed(account, answer.standing, now);
             }
-            return Next {
-                refresh,
-                again: true,
-                ..Next::default()
-            };
+            next.again = true;
+            return next;
         }
+        next.healed = Amount::ZERO;
+        self.seen = self.seen.max(answer.standing.spend);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
         self.ceiling = answer.standing.committed;
         self.last_ok = now.mono;
+        let said = Said {
+            rate: message.rate,
+            places: message.places,
+        };
+        let met = self
+            .shares
+            .met(account, &said, answer, times.share_pause(), now.mono);
         account.lease_until(sent.plus(times.lease.saturating_sub(times.margin)));
-        self.follow_standing(account, policy);
-        let short = message.need.is_positive()
-            && answer
-                .standing
-                .committed
-                .saturating_sub(message.new.committed)
-                < message.need;
-        let scarce = short && self.others_free().is_positive();
-        self.give_back_missing(account);
-        let observe = self
-            .known
-            .book
-            .wants_observing(self.known.total, policy, now.wall);
-        Next {
-            refresh,
-            observe,
-            again: false,
-            scarce,
-            short,
+        self.follow_standing(account, policy, now);
+        let granted = answer
+            .standing
+            .committed
+            .saturating_sub(message.new.committed);
+        next.short = message.need.is_positive() && granted < message.need;
+        next.scarce = next.short && !answer.fenced && self.others_free().is_positive();
+        if !answer.fenced {
+            (next.crowded, next.shareless) = (met.short, met.none);
         }
+        self.give_back_missing(account);
+        let book = &self.known.book;
+        next.observe =
+            !answer.fenced && book.wants_observing(self.known.total, policy, now.wall);
+        next
+    }
+
+    /// The store gave our free rights to others while we were silent: only what is held stays ours.
+    fn lapsed(&mut self, account: &Account, stands: Standing, now: Now) {
+        self.ceiling = self
+            .ceiling
+            .saturating_sub(account.purse().give_back(Amount::ZERO));
+        self.shares.cut_to(account, stands, now.mono);
+    }
+
+    /// Others have nothing left of a limit, and say how much all ask for.
+    pub(super) fn heard(&mut self, rate: u64, places: u64, policy: &Policy) {
+        self.shares.heard(rate, places, policy);
     }
 
     /// Rows whose message failed go out again, unless there are newer ones.
@@ -406,7 +483,13 @@ impl Line {
     }
 
     /// Takes up a newer book.
-    pub(super) fn follow(&mut self, account: &Account, snapshot: Snapshot, policy: Policy) {
+    pub(super) fn follow(
+        &mut self,
+        account: &Account,
+        snapshot: Snapshot,
+        policy: Policy,
+        now: Now,
+    ) {
         if snapshot.version < self.known.version {
             return;
         }
@@ -415,6 +498,7 @@ impl Line {
             book,
             spend,
             unleased,
+            lost,
             ..
         } = snapshot;
         let total = spend.max(self.known.total);
@@ -423,8 +507,9 @@ impl Line {
             book,
             total,
             unleased,
+            lost,
         };
-        account.follow(rules(&self.known.book, total, policy));
+        self.go_by(account, policy, now);
         account.dry_until(Monotonic::default());
         self.give_back_missing(account);
     }
@@ -444,11 +529,18 @@ impl Line {
     }
 
     /// Good standing depends on the total, which comes with every answer.
-    fn follow_standing(&self, account: &Account, policy: &Policy) {
+    fn follow_standing(&mut self, account: &Account, policy: &Policy, now: Now) {
         let standing = self.known.book.standing(self.known.total);
         if account.rules().standing != standing {
-            account.follow(rules(&self.known.book, self.known.total, policy.clone()));
+            self.go_by(account, policy.clone(), now);
         }
+    }
+
+    /// Puts a policy in force.
+    pub(super) fn go_by(&mut self, account: &Account, policy: Policy, now: Now) {
+        account.follow(rules(&self.known.book, self.known.total, policy));
+        let rules = account.rules();
+        self.shares.clip(account, &rules.policy, now.mono);
     }
 
     /// Lets go of what belongs to hours long past.
@@ -458,6 +550,12 @@ impl Line {
             self.collected.remove(&id);
         }
     }
+}
+
+/// Whether less stands than was believed.
+fn falls(believed: Standing, stands: Standing) -> bool {
+    let (rate, places) = (stands.rate < believed.rate, stands.places < believed.places);
+    stands.committed < believed.committed || rate || places
 }
 
 fn twice(amount: Amount) -> Amount {

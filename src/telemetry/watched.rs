@@ -12,10 +12,9 @@ use super::{Metrics, StoreOp};
 use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::{Entry, Event};
-use crate::money::Amount;
 use crate::store::{
-    AccountSpend, Change, Commit, KeyRecord, Opened, Publish, Published, Snapshot, Store,
-    StoreError, Stored, UsageRow,
+    AccountSpend, Change, Commit, KeyRecord, Lapsed, Opened, Publish, Published, Scarce, Snapshot,
+    Store, StoreError, Stored, UsageRow,
 };
 
 /// A store under watch. No call of it is on a request's path but a first load, so the two readings of the clock cost nothing.
@@ -52,7 +51,7 @@ impl Watched {
         match answer {
             // That there is no such account is an answer.
             Ok(_) | Err(StoreError::NoAccount(_)) => {}
-            Err(StoreError::Unavailable(_) | StoreError::Corrupt(_)) => {
+            Err(StoreError::Unavailable(_) | StoreError::Fenced(_) | StoreError::Corrupt(_)) => {
                 self.metrics.store_error(op);
             }
         }
@@ -110,13 +109,18 @@ impl Store for Watched {
         answers
     }
 
-    async fn lapse(&self, account: &AccountId, silence: Duration) -> Result<Amount, StoreError> {
-        let call = self.store.lapse(account, silence);
+    async fn lapse(
+        &self,
+        account: &AccountId,
+        silence: Duration,
+        retired: Duration,
+    ) -> Result<Lapsed, StoreError> {
+        let call = self.store.lapse(account, silence, retired);
         self.count(StoreOp::Lapse, call).await
     }
 
-    async fn tell_scarce(&self, account: &AccountId) -> Result<(), StoreError> {
-        let call = self.store.tell_scarce(account);
+    async fn tell_scarce(&self, account: &AccountId, what: Scarce) -> Result<(), StoreError> {
+        let call = self.store.tell_scarce(account, what);
         self.count(StoreOp::TellScarce, call).await
     }
 

@@ -19,6 +19,7 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Fenced(wait) => Self::Fenced(error.to_string(), wait),
             StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
             StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
         }

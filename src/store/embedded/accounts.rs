@@ -3,14 +3,14 @@
 use redb::ReadableTable as _;
 use redb::ReadableTableMetadata as _;
 
-use super::super::message::{Differences, differences, entries_before, grant, kept};
+use super::super::message::entries_before;
+use super::super::shared::{self, Ground, Step, Tombstone, differences};
 use super::super::{
-    Change, Commit, EVENTS_MAX, KeyRecord, Publish, Published, Standing, StoreError, Stored,
-    UsageRow,
+    Change, Commit, EVENTS_MAX, KeyRecord, Lapsed, Publish, Published, StoreError, Stored, UsageRow,
 };
 use super::tables::{
-    BOOKS, CLAIMS, DIGESTS, ENTRIES, EVENTS, HEADS, HOURS, Head, KEYS, LAST, LIFETIME, LiveRow,
-    ROWS, SPENT, SPENT_AT, Writer, away, parse,
+    BOOKS, CLAIMS, DIGESTS, ENTRIES, ENTRIES_GONE, EVENTS, HEADS, HOURS, Head, KEYS, LAST, LIFETIME, LiveRow,
+    ROWS, SPENT, SPENT_AT, TOMBSTONES, Writer, away, parse,
 };
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Claim;
@@ -39,6 +39,9 @@ pub(super) fn commit(writer: &mut Writer, commit: &Commit) -> Result<Stored, Sto
             return Ok(Stored::Conflict);
         }
     }
+    if let (0, Some(restore)) = (head.version, commit.restore) {
+        writer.put(ENTRIES_GONE, account, &restore.entries_gone)?;
+    }
     let last = last_entry(writer, account)?;
     if last != before {
         return Err(StoreError::Corrupt(format!(
@@ -47,7 +50,7 @@ pub(super) fn commit(writer: &mut Writer, commit: &Commit) -> Result<Stored, Sto
     }
     let unleased = head.unleased.checked_add(commit.credit_delta);
     head.unleased = unleased.ok_or_else(|| range(id))?;
-    head.version = head.version.saturating_add(1);
+    head.version = commit.version();
     writer.put(HEADS, account, &head)?;
     writer.put(BOOKS, account, &commit.book)?;
     for entry in &commit.entries {
@@ -71,7 +74,10 @@ fn last_entry(writer: &Writer, account: &str) -> Result<u64, StoreError> {
         .range((account, 0)..=(account, u64::MAX))
         .map_err(away)?;
     let last = range.next_back().transpose().map_err(away)?;
-    Ok(last.map_or(0, |(key, _)| key.value().1))
+    match last {
+        Some((key, _)) => Ok(key.value().1),
+        None => Ok(writer.get(ENTRIES_GONE, account)?.unwrap_or_default()),
+    }
 }
 
 fn trim_events(writer: &Writer) -> Result<(), StoreError> {
@@ -113,8 +119,19 @@ fn plan(
     let account = &message.account;
     let head: Option<Head> = writer.get(HEADS, account.as_str())?;
     let head = head.ok_or_else(|| StoreError::NoAccount(account.clone()))?;
-    let row: Option<LiveRow> = writer.get(ROWS, (account.as_str(), replica.as_str()))?;
-    let step = carry_out(head, row.unwrap_or_default(), message, &differences, now_ms);
+    let place = (account.as_str(), replica.as_str());
+    let row = match writer.get(ROWS, place)? {
+        Some(row) => row,
+        None => writer
+            .get::<_, Tombstone>(TOMBSTONES, place)?
+            .map_or_else(LiveRow::default, LiveRow::from),
+    };
+    // One process has the file: it loses no history, so nothing is ever fenced.
+    let ground = Ground {
+        now_ms,
+        ..Ground::default()
+    };
+    let step = shared::publish(head, row, message, &differences, &ground);
     step.ok_or_else(|| range(account))
 }
 
@@ -126,10 +143,10 @@ fn store(
     step: &Step,
 ) -> Result<Published, StoreError> {
     let (account, replica) = (message.account.as_str(), replica.as_str());
-    let (head, row) = (&step.head, &step.row.row);
     if step.spoke {
         writer.put(ROWS, (account, replica), &step.row)?;
-        writer.put(HEADS, account, head)?;
+        writer.put(HEADS, account, &step.head)?;
+        writer.remove(TOMBSTONES, (account, replica))?;
     }
     if step.applied {
         for usage in &message.usage {
@@ -139,67 +156,7 @@ fn store(
     if step.applied && message.new.spend != message.believed.spend {
         touch(writer, account)?;
     }
-    Ok(Published {
-        applied: step.applied,
-        standing: Standing {
-            spend: row.spend,
-            committed: row.committed,
-        },
-        seq: row.seq,
-        total: head.total,
-        unleased: head.unleased,
-        version: head.version,
-    })
-}
-
-/// What a message makes of an account's figures.
-struct Step {
-    head: Head,
-    row: LiveRow,
-    /// The message was newer than the last.
-    spoke: bool,
-    /// What stood was what it believed.
-    applied: bool,
-}
-
-/// The protocol itself, pure. `None` if a sum would leave the range.
-fn carry_out(
-    mut head: Head,
-    mut live_row: LiveRow,
-    message: &Publish,
-    differences: &Differences,
-    now_ms: u64,
-) -> Option<Step> {
-    let row = &mut live_row.row;
-    let spoke = message.seq > row.seq;
-    let mut applied = false;
-    if spoke {
-        (row.seq, row.seen_ms) = (message.seq, now_ms);
-        if !live_row.live {
-            live_row.live = true;
-            head.live = head.live.saturating_add(1);
-        }
-        let standing = Standing {
-            spend: row.spend,
-            committed: row.committed,
-        };
-        if standing == message.believed {
-            applied = true;
-            head.total = head.total.checked_add(differences.spend)?;
-            let free = head.unleased.checked_sub(differences.committed)?;
-            let granted = grant(free, head.live, differences.want, differences.need);
-            head.unleased = free.checked_sub(granted)?;
-            row.spend = message.new.spend;
-            row.committed = message.new.committed.checked_add(granted)?;
-            row.held = message.held;
-        }
-    }
-    Some(Step {
-        head,
-        row: live_row,
-        spoke,
-        applied,
-    })
+    Ok(step.answer)
 }
 
 fn set_usage(
@@ -235,29 +192,36 @@ pub(super) fn lapse(
     writer: &mut Writer,
     id: &AccountId,
     silence_ms: u64,
+    retired_ms: u64,
     now_ms: u64,
-) -> Result<Amount, StoreError> {
+) -> Result<Lapsed, StoreError> {
     let account = id.as_str();
+    let mut done = Lapsed::default();
     let Some(mut head) = writer.get::<_, Head>(HEADS, account)? else {
-        return Ok(Amount::ZERO);
+        return Ok(done);
     };
-    let mut back = Amount::ZERO;
     for (replica, mut live_row) in rows(writer, account)? {
-        let silent = now_ms.saturating_sub(live_row.row.seen_ms) > silence_ms;
-        if !silent || !live_row.live {
-            continue;
+        let silent_ms = now_ms.saturating_sub(live_row.row.seen_ms);
+        if live_row.live && silent_ms > silence_ms {
+            let freed = shared::lapse(&mut head, &mut live_row, now_ms);
+            done.freed = done.freed.saturating_add(freed.ok_or_else(|| range(id))?);
+            done.held = done.held.saturating_add(live_row.row.held);
+            done.lapsed = done.lapsed.saturating_add(1);
+            writer.put(ROWS, (account, replica.as_str()), &live_row)?;
         }
-        let keeps = kept(&live_row.row);
-        let freed = live_row.row.committed.saturating_sub(keeps);
-        back = back.saturating_add(freed);
-        head.unleased = head.unleased.checked_add(freed).ok_or_else(|| range(id))?;
-        head.live = head.live.saturating_sub(1);
-        live_row.live = false;
-        live_row.row.committed = keeps;
-        writer.put(ROWS, (account, replica.as_str()), &live_row)?;
+        if !live_row.live && silent_ms > retired_ms {
+            let retired = shared::retire(&mut head, live_row, now_ms);
+            let (tombstone, freed) = retired.ok_or_else(|| range(id))?;
+            done.freed = done.freed.saturating_add(freed);
+            done.retired = done.retired.saturating_add(1);
+            writer.put(TOMBSTONES, (account, replica.as_str()), &tombstone)?;
+            writer.remove(ROWS, (account, replica.as_str()))?;
+        }
+    }
+    if done != Lapsed::default() {
         writer.put(HEADS, account, &head)?;
     }
-    Ok(back)
+    Ok(done)
 }
 
 fn rows(writer: &Writer, account: &str) -> Result<Vec<(String, LiveRow)>, StoreError> {
@@ -273,7 +237,11 @@ fn rows(writer: &Writer, account: &str) -> Result<Vec<(String, LiveRow)>, StoreE
 
 /// The lease of every replica but this one is over: one process at a time opens the file, so nobody else can be alive. What
 /// they had open died with them.
-pub(super) fn lapse_others(writer: &mut Writer, own: &ReplicaId) -> Result<(), StoreError> {
+pub(super) fn lapse_others(
+    writer: &mut Writer,
+    own: &ReplicaId,
+    now_ms: u64,
+) -> Result<(), StoreError> {
     let mut others = Vec::new();
     {
         let table = writer.txn.open_table(ROWS).map_err(away)?;
@@ -288,17 +256,10 @@ pub(super) fn lapse_others(writer: &mut Writer, own: &ReplicaId) -> Result<(), S
     }
     for (account, replica, mut live_row) in others {
         let mut head: Head = writer.get(HEADS, account.as_str())?.unwrap_or_default();
-        let row = &mut live_row.row;
-        let freed = row.committed.checked_sub(row.spend);
-        let unleased = freed.and_then(|freed| head.unleased.checked_add(freed));
-        head.unleased = unleased.ok_or_else(|| {
+        live_row.row.held = Amount::ZERO;
+        shared::lapse(&mut head, &mut live_row, now_ms).ok_or_else(|| {
             StoreError::Corrupt(format!("a sum of `{account}` would leave the range"))
         })?;
-        if live_row.live {
-            head.live = head.live.saturating_sub(1);
-        }
-        (row.committed, row.held) = (row.spend, Amount::ZERO);
-        live_row.live = false;
         writer.put(HEADS, account.as_str(), &head)?;
         writer.put(ROWS, (account.as_str(), replica.as_str()), &live_row)?;
     }

@@ -7,10 +7,11 @@ use std::ops::Bound::{Excluded, Unbounded};
 use redb::{AccessGuard, Key, ReadTransaction, StorageError};
 use serde::de::DeserializeOwned;
 
+use super::super::shared::Tombstone;
 use super::super::{AccountSpend, KeyRecord, Opened, Snapshot, StoreError, UsageRow};
 use super::tables::{
     BOOKS, CLAIMS, ENTRIES, EVENTS, HEADS, HOURS, Head, Json, KEYS, LAST, LIFETIME, LiveRow, ROWS,
-    SPENT, away, get, look, parse,
+    SPENT, TOMBSTONES, away, get, look, parse,
 };
 use crate::clock::Hour;
 use crate::id::{AccountId, KeyId, ModelName, NameError, ReplicaId};
@@ -49,6 +50,7 @@ pub(super) fn snapshot(
         book,
         spend: head.total,
         unleased: head.unleased,
+        lost: head.lost,
         claims: claims.collect::<Result<_, _>>()?,
     }))
 }
@@ -64,7 +66,11 @@ pub(super) fn open(
         return Ok(None);
     };
     let (name, own) = (account.as_str(), replica.as_str());
-    let row: LiveRow = look(txn, ROWS, (name, own))?.unwrap_or_default();
+    let row: LiveRow = match look(txn, ROWS, (name, own))? {
+        Some(row) => row,
+        None => look::<_, Tombstone>(txn, TOMBSTONES, (name, own))?
+            .map_or_else(LiveRow::default, LiveRow::from),
+    };
     let mut usage = Vec::new();
     let lifetime = txn.open_table(LIFETIME).map_err(away)?;
     let range = (name, own, "", "")..=(name, own, LAST, "");

@@ -4,10 +4,10 @@ use std::borrow::Borrow;
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::super::{Change, Row, StoreError};
-use crate::money::Amount;
+pub(super) use super::super::shared::{Head, LiveRow};
+use super::super::{Change, StoreError};
 
 /// Values are JSON, so that books can be read with redb's own tools.
 pub(super) type Json = &'static [u8];
@@ -23,6 +23,10 @@ pub(super) const HEADS: Table<&str> = TableDefinition::new("heads");
 pub(super) const BOOKS: Table<&str> = TableDefinition::new("books");
 /// By account and replica: [`LiveRow`].
 pub(super) const ROWS: Table<(&str, &str)> = TableDefinition::new("rows");
+/// By account and replica: what a retired replica left, a [`super::super::shared::Tombstone`].
+pub(super) const TOMBSTONES: Table<(&str, &str)> = TableDefinition::new("tombstones");
+/// By account: how many of its first entries are gone for good; nothing for none.
+pub(super) const ENTRIES_GONE: Table<&str> = TableDefinition::new("entries_gone");
 /// By account and key: the key's record.
 pub(super) const KEYS: Table<(&str, &str)> = TableDefinition::new("keys");
 /// By digest: the account and the key.
@@ -47,23 +51,6 @@ pub(super) const DOCUMENTS: TableDefinition<'static, &str, (u64, &'static [u8])>
 
 /// Sorts after every name: names are made of characters below it.
 pub(super) const LAST: &str = "\u{7f}";
-
-/// What a store keeps for an account beside its book.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) version: u64,
-    pub(super) total: Amount,
-    pub(super) unleased: Amount,
-    /// How many of its rows are live.
-    pub(super) live: u64,
-}
-
-/// A replica's row, and whether its lease may still run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LiveRow {
-    pub(super) row: Row,
-    pub(super) live: bool,
-}
 
 /// What went wrong in redb, in the store's words.
 pub(super) fn away(error: impl Into<redb::Error>) -> StoreError {
@@ -132,6 +119,19 @@ impl Writer {
         self.dirty = true;
         let mut table = self.txn.open_table(table).map_err(away)?;
         table.insert(key, json.as_slice()).map_err(away)?;
+        Ok(())
+    }
+
+    /// Takes one value away, if it is there.
+    pub(super) fn remove<'k, K: Key + 'static>(
+        &mut self,
+        table: Table<K>,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<(), StoreError> {
+        let mut table = self.txn.open_table(table).map_err(away)?;
+        if table.remove(key).map_err(away)?.is_some() {
+            self.dirty = true;
+        }
         Ok(())
     }
 

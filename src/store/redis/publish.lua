@@ -1,74 +1,138 @@
--- One replica's message about one account: `Store::publish`. O(1) in replicas.
+-- One replica's message about one account: `shared::publish`, whose every step this repeats. O(1) in replicas.
 --
 -- Amounts are compared as strings and added by HINCRBY with differences that were computed in Rust. Lua's doubles see them only
--- to compare sizes, and to compute a grant while what is left is below 2^53, where doubles are exact.
+-- to compare sizes, and to compute a grant while what is left is below 2^53, where doubles are exact. Shares are below 2^53.
 --
--- KEYS 1 head, 2 row, 3 replicas, 4 outbox, 5 lifetime usage, 6 index of hours, 7… usage of an hour each
--- ARGV 1 replica, 2 seq, 3 believed spend, 4 believed committed, 5 new spend, 6 new committed, 7 spend difference,
---      8 the same below zero, 9 committed difference below zero, 10 held, 11 want, 12 need, 13 largest lease,
---      14 number of hours, 15… their members in the index, then rows of usage: key, field, tally
--- Answers {'none'}, {'range'}, or {applied, spend, committed, seq, total, unleased, version, length of the outbox}.
+-- KEYS 1 head, 2 row, 3 replicas, 4 outbox, 5 lifetime usage, 6 index of hours, 7 tombstones, 8… usage of an hour each
+-- ARGV 1 replica, 2 seq, 3 believed spend, 4 committed, 5 rate, 6 places, 7 new spend, 8 committed, 9 rate, 10 places,
+--      11 spend difference, 12 committed difference below zero, 13 how much of the spend a store had before, 14 total seen,
+--      15 held, 16 want, 17 need, 18 largest lease, 19 whether the history is fenced, 20 rate limit, 21 demand, 22 want,
+--      23 places limit, 24 demand, 25 want, 26 number of hours, 27… their members in the index, then rows of usage: key, field, tally
+-- Answers {'none'}, {'range'}, or {applied, spend, committed, rate, places, seq, total, unleased, version, lost,
+--      rate shared, demand, rested, places shared, demand, rested, length of the outbox}.
 local head, row = KEYS[1], KEYS[2]
 
--- A sum beyond the range is an answer; anything else (no memory, read-only) is Redis' own error.
-local function failed(reply)
-  if string.find(reply.err, 'overflow', 1, true) then return {'range'} end
-  return reply
+local function text(number) return string.format('%.0f', number) end
+
+local function negated(amount)
+  if amount == '0' then return amount end
+  if string.sub(amount, 1, 1) == '-' then return string.sub(amount, 2) end
+  return '-' .. amount
+end
+
+-- Of two amounts that are not negative: exact, whatever their size.
+local function less(a, b) return #a < #b or (#a == #b and a < b) end
+
+-- Adds to figures of the head, all or none. An error other than a sum beyond the range (no memory, read-only) is Redis' own.
+local function add(changes)
+  for i, change in ipairs(changes) do
+    local sum = redis.pcall('HINCRBY', head, change[1], change[2])
+    if type(sum) == 'table' then
+      for j = 1, i - 1 do redis.call('HINCRBY', head, changes[j][1], negated(changes[j][2])) end
+      if string.find(sum.err, 'overflow', 1, true) then return {'range'} end
+      return sum
+    end
+  end
 end
 
 if redis.call('HEXISTS', head, 'version') == 0 then return {'none'} end
-local old = redis.call('HMGET', row, 'spend', 'committed', 'seq', 'live')
-local applied = 0
+local old = redis.call('HMGET', row, 'spend', 'committed', 'rate', 'places', 'seq', 'live', 'rate_demand', 'places_demand')
+local returned = false
+if not old[5] then
+  local left = redis.call('HGET', KEYS[7], ARGV[1])
+  if left then
+    local spend, seq = string.match(left, '^(.*)|(.*)$')
+    old[1], old[2], old[5], returned = spend, spend, seq, true
+  end
+end
+local applied, rested = 0, {0, 0}
 
-if tonumber(ARGV[2]) > tonumber(old[3] or '0') then
-  if (old[1] or '0') == ARGV[3] and (old[2] or '0') == ARGV[4] then
-    -- Whatever can fail comes first and leaves nothing behind.
-    local total = redis.pcall('HINCRBY', head, 'total', ARGV[7])
-    if type(total) == 'table' then return failed(total) end
-    local unleased = redis.pcall('HINCRBY', head, 'unleased', ARGV[9])
-    if type(unleased) == 'table' then
-      redis.call('HINCRBY', head, 'total', ARGV[8])
-      return failed(unleased)
-    end
-    applied = 1
-    redis.call('HSET', row, 'spend', ARGV[5], 'committed', ARGV[6], 'held', ARGV[10])
+if tonumber(ARGV[2]) > tonumber(old[5] or '0') then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+  -- Whatever can fail comes first and leaves nothing behind.
+  local known = redis.call('HMGET', head, 'total', 'lost')
+  if less(known[1], ARGV[14]) then
+    redis.call('HINCRBY', head, 'total', negated(ARGV[14]))
+    local missing = negated(redis.call('HGET', head, 'total'))
+    redis.call('HSET', head, 'total', known[1])
+    local failed = add({{'total', missing}, {'lost', missing}, {'unleased', negated(missing)}})
+    if failed then return failed end
+    known[2] = redis.call('HGET', head, 'lost')
   end
 
-  local time = redis.call('TIME')
-  local seen = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('HSET', row, 'seq', ARGV[2], 'seen', seen)
-  if old[4] ~= '1' then
+  if (old[1] or '0') == ARGV[3] and (old[2] or '0') == ARGV[4] and (old[3] or '0') == ARGV[5] and (old[4] or '0') == ARGV[6] then
+    local lost = known[2] or '0'
+    local healed = less(lost, ARGV[13]) and lost or ARGV[13]
+    local changes = {{'total', ARGV[11]}, {'unleased', ARGV[12]}}
+    if healed ~= '0' then
+      changes[3], changes[4], changes[5] = {'lost', negated(healed)}, {'total', negated(healed)}, {'unleased', healed}
+    end
+    local failed = add(changes)
+    if failed then return failed end
+    applied = 1
+    redis.call('HSET', row, 'spend', ARGV[7], 'committed', ARGV[8], 'held', ARGV[15])
+  end
+
+  redis.call('HSET', row, 'seq', ARGV[2], 'seen', text(now))
+  if old[6] ~= '1' then
     redis.call('HSET', row, 'live', '1')
     redis.call('HINCRBY', head, 'live', 1)
     redis.call('SADD', KEYS[3], ARGV[1])
-  end
-end
-
-if applied == 1 then
-  local figures = redis.call('HMGET', head, 'unleased', 'live')
-  local free, live = tonumber(figures[1]), tonumber(figures[2])
-  local want, need = tonumber(ARGV[11]), tonumber(ARGV[12])
-  -- `want` is at most the largest lease: with more than that left, the answer is `want` itself, and exact.
-  local grant = math.min(want, free)
-  if live > 1 and free <= tonumber(ARGV[13]) then
-    grant = math.min(grant, math.max(need, math.floor(free / (2 * live))))
-  end
-  if grant > 0 then
-    local text = string.format('%.0f', grant)
-    if type(redis.pcall('HINCRBY', row, 'committed', text)) ~= 'table' then
-      redis.call('HINCRBY', head, 'unleased', '-' .. text)
+    if returned then
+      redis.call('HDEL', KEYS[7], ARGV[1])
+      if applied == 0 then redis.call('HSET', row, 'spend', old[1], 'committed', old[2]) end
     end
   end
 
-  local hours = tonumber(ARGV[14])
-  for i = 15, 14 + hours do
-    redis.call('ZADD', KEYS[6], string.match(ARGV[i], '^[^|]*'), ARGV[i])
-  end
-  for i = 15 + hours, #ARGV, 3 do
-    redis.call('HSET', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
+  if applied == 1 then
+    local fenced = ARGV[19] == '1'
+    local figures = redis.call('HMGET', head, 'unleased', 'live')
+    local free, live = tonumber(figures[1]), tonumber(figures[2])
+    local want, need = tonumber(ARGV[16]), tonumber(ARGV[17])
+    -- `want` is at most the largest lease: with more than that left, the answer is `want` itself, and exact.
+    local grant = math.min(want, free)
+    if live > 1 and free <= tonumber(ARGV[18]) then
+      grant = math.min(grant, math.max(need, math.floor(free / (2 * live))))
+    end
+    if grant > 0 and not fenced then
+      local amount = text(grant)
+      if type(redis.pcall('HINCRBY', row, 'committed', amount)) ~= 'table' then
+        redis.call('HINCRBY', head, 'unleased', '-' .. amount)
+      end
+    end
+
+    for i, limit in ipairs({{'rate', 3, 7, 9, 20}, {'places', 4, 8, 10, 23}}) do
+      local name, was, asked, new, sought = limit[1], tonumber(old[limit[2]] or '0'), tonumber(old[limit[3]] or '0'), tonumber(ARGV[limit[4]]), limit[5]
+      local most, demand, more = tonumber(ARGV[sought]), tonumber(ARGV[sought + 1]), tonumber(ARGV[sought + 2])
+      if was > 0 or asked > 0 or new > 0 or most > 0 then
+        local part = redis.call('HMGET', head, name, name .. '_demand', name .. '_ms')
+        local shared, all = tonumber(part[1] or '0'), tonumber(part[2] or '0')
+        local kept = math.max(shared - was, 0) + new
+        local granted = 0
+        if not fenced then granted = math.min(more, math.max(most - kept, 0)) end
+        if granted > 0 then rested[i] = math.max(now - tonumber(part[3] or '0'), 0) end
+        if kept + granted ~= shared then redis.call('HSET', head, name .. '_ms', text(now)) end
+        redis.call('HSET', head, name, text(kept + granted), name .. '_demand', text(math.max(all - asked, 0) + demand))
+        redis.call('HSET', row, name, text(new + granted), name .. '_demand', text(demand))
+      end
+    end
+
+    local hours = tonumber(ARGV[26])
+    for i = 27, 26 + hours do
+      redis.call('ZADD', KEYS[6], string.match(ARGV[i], '^[^|]*'), ARGV[i])
+    end
+    for i = 27 + hours, #ARGV, 3 do
+      redis.call('HSET', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
+    end
   end
 end
 
-local mine = redis.call('HMGET', row, 'spend', 'committed', 'seq')
-local all = redis.call('HMGET', head, 'total', 'unleased', 'version')
-return {applied, mine[1] or '0', mine[2] or '0', mine[3] or '0', all[1], all[2], all[3], redis.call('LLEN', KEYS[4])}
+local mine = redis.call('HMGET', row, 'spend', 'committed', 'rate', 'places', 'seq')
+if not mine[5] then mine = old end
+local all = redis.call('HMGET', head, 'total', 'unleased', 'version', 'lost', 'rate', 'rate_demand', 'places', 'places_demand')
+return {
+  applied, mine[1] or '0', mine[2] or '0', mine[3] or '0', mine[4] or '0', mine[5] or '0', all[1], all[2], all[3], all[4] or '0',
+  all[5] or '0', all[6] or '0', text(rested[1]), all[7] or '0', all[8] or '0', text(rested[2]), redis.call('LLEN', KEYS[4])
+}

@@ -1,0 +1,247 @@
+//! Two books of one account become one: what a replica remembers, and what a store has that lost history. Pure, like the rest of the
+//! ledger.
+//!
+//! Both may have grown since they parted: the store took commands after it had lost some, and the replica knows those that were lost.
+//! Commands are known by their entries. Those that the store lacks are put back as they were if its book is an earlier state of ours,
+//! and carried out once more on it otherwise. What is derived (spend absorbed, credit expired) is derived again.
+
+use super::book::{Book, Claim, Entry, EntryKind, Event};
+use super::{Action, Command, Rejected, apply};
+use crate::clock::Timestamp;
+use crate::money::Amount;
+use crate::policy::Policy;
+
+/// How many of its last entries a replica remembers of an account: as many commands, nearly, can be put back into a store that lost
+/// them. A store that is restarted or failed over loses seconds, and a command a second for half a minute is much for one account.
+pub const TAIL_MAX: usize = 32;
+
+/// A book with its last entries, ascending; they end at the book's last.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// The book.
+    pub book: &'a Book,
+    /// Its last entries: [`TAIL_MAX`], or all if there are fewer.
+    pub tail: &'a [Entry],
+}
+
+/// What to write into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healed {
+    /// The book.
+    pub book: Book,
+    /// Entries that go on from the store's last.
+    pub entries: Vec<Entry>,
+    /// What they announce, if it was not announced before.
+    pub events: Vec<Event>,
+    /// What stands under the claims of the commands that were put back.
+    pub claims: Vec<(String, Claim)>,
+    /// The change of lifetime credit and floor.
+    pub credit_delta: Amount,
+    /// How many commands were put back.
+    pub commands: usize,
+    /// Commands that may be lost for good: older than what is remembered.
+    pub forgotten: u64,
+}
+
+/// What the store lacks of ours; `None` if it has all of it. `spend` is the account's total, `claimed` says whether something stands
+/// under a claim in the store.
+///
+/// # Errors
+///
+/// If the ledger refuses a command that it took before: a sum beyond the range, or too many credit blocks.
+pub fn heal(
+    theirs: Told<'_>,
+    ours: Told<'_>,
+    spend: Amount,
+    claimed: impl Fn(&str) -> bool,
+    policy_of: impl Fn(&Book) -> Policy,
+    now: Timestamp,
+) -> Result<Option<Healed>, Rejected> {
+    let first = |told: &Told<'_>| {
+        let count = u64::try_from(told.tail.len()).unwrap_or(u64::MAX);
+        told.book.entries.saturating_sub(count).saturating_add(1)
+    };
+    let (their_first, our_first) = (first(&theirs), first(&ours));
+    // What is older than the store's own last entries, it is taken to have.
+    let missing: Vec<&Entry> = ours
+        .tail
+        .iter()
+        .filter(|entry| entry.sequence >= their_first && !has(theirs.tail, entry))
+        .collect();
+    if !missing.iter().any(|entry| is_command(entry)) {
+        return Ok(None);
+    }
+    let forgotten = our_first
+        .saturating_sub(1)
+        .saturating_sub(theirs.book.entries);
+    let known = |entry: &Entry| entry.sequence < our_first || has(ours.tail, entry);
+    if theirs.book.entries <= ours.book.entries && theirs.tail.iter().all(known) {
+        return Ok(Some(go_on(theirs.book, ours, forgotten)));
+    }
+    let mut healed = Healed {
+        book: theirs.book.clone(),
+        entries: Vec::new(),
+        events: Vec::new(),
+        claims: Vec::new(),
+        credit_delta: Amount::ZERO,
+        commands: 0,
+        forgotten,
+    };
+    for entry in missing {
+        let Some(command) = command(entry, ours.book) else {
+            continue;
+        };
+        if command.claims().iter().any(|claim| claimed(claim)) {
+            continue;
+        }
+        let policy = policy_of(&named(&healed.book, &command));
+        match apply(&healed.book, spend, &command, &policy, now) {
+            Ok(applied) => healed.add(applied, &command, entry),
+            // Put back and expired at once: it moves nothing.
+            Err(Rejected::Expired(_)) => {}
+            Err(rejected) => return Err(rejected),
+        }
+    }
+    Ok((healed.commands > 0).then_some(healed))
+}
+
+/// What to write into a store that has nothing of the account any more.
+pub fn refill(ours: Told<'_>) -> Healed {
+    let empty = Book::new(
+        ours.book.account.clone(),
+        ours.book.unit.clone(),
+        ours.book.policy.clone(),
+        ours.book.created,
+    );
+    let count = u64::try_from(ours.tail.len()).unwrap_or(u64::MAX);
+    let gone = ours.book.entries.saturating_sub(count);
+    let before = Book {
+        entries: gone,
+        ..empty
+    };
+    go_on(&before, ours, gone)
+}
+
+/// The store's book is an earlier state of ours: ours, as it is.
+fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
+    let entries: Vec<Entry> = ours
+        .tail
+        .iter()
+        .filter(|entry| entry.sequence > theirs.entries)
+        .cloned()
+        .collect();
+    let limit = |book: &Book| book.lifetime_credit.saturating_add(book.floor);
+    let claims = entries
+        .iter()
+        .filter_map(|entry| command(entry, ours.book).map(|command| claims(&command, entry)));
+    Healed {
+        claims: claims.flatten().collect(),
+        commands: entries.iter().filter(|entry| is_command(entry)).count(),
+        book: ours.book.clone(),
+        events: Vec::new(),
+        credit_delta: limit(ours.book).saturating_sub(limit(theirs)),
+        entries,
+        forgotten,
+    }
+}
+
+impl Healed {
+    fn add(&mut self, applied: super::Applied, command: &Command, from: &Entry) {
+        let super::Applied {
+            book,
+            mut entries,
+            events,
+            credit_delta,
+        } = applied;
+        // The command's own entry is the last one, under its first time: so the next replica knows it again.
+        if let Some(entry) = entries.last_mut() {
+            entry.origin = Some(from.origin.unwrap_or(from.time));
+            self.claims.extend(claims(command, entry));
+        }
+        self.book = book;
+        self.entries.append(&mut entries);
+        self.events.extend(events);
+        self.credit_delta = self.credit_delta.saturating_add(credit_delta);
+        self.commands = self.commands.saturating_add(1);
+    }
+}
+
+fn claims(command: &Command, entry: &Entry) -> Vec<(String, Claim)> {
+    let claim = |name| {
+        let fingerprint = command.fingerprint();
+        let entry = entry.clone();
+        (name, Claim { fingerprint, entry })
+    };
+    command.claims().into_iter().map(claim).collect()
+}
+
+/// The book that says which policy a command is carried out under.
+fn named(book: &Book, command: &Command) -> Book {
+    let mut book = book.clone();
+    if let Action::Configure {
+        policy, overrides, ..
+    } = &command.action
+    {
+        book.policy = policy.clone().unwrap_or(book.policy);
+        book.overrides = overrides.clone().unwrap_or(book.overrides);
+    }
+    book
+}
+
+const fn is_command(entry: &Entry) -> bool {
+    !matches!(entry.kind, EntryKind::Usage | EntryKind::Expiry)
+}
+
+/// Whether an entry is among these: itself, or carried out once more.
+fn has(tail: &[Entry], entry: &Entry) -> bool {
+    let origin = |entry: &Entry| entry.origin.unwrap_or(entry.time);
+    let same = |other: &Entry| {
+        other.kind == entry.kind
+            && other.amount == entry.amount
+            && other.idempotency_key == entry.idempotency_key
+            && other.order_id == entry.order_id
+            && origin(other) == origin(entry)
+            && other.note == entry.note
+    };
+    tail.iter().any(same)
+}
+
+/// The command that an entry records; `None` for what follows by itself. `book` is the one that the entry belongs to.
+pub(super) fn command(entry: &Entry, book: &Book) -> Option<Command> {
+    let (amount, note) = (entry.amount, entry.note.clone());
+    let (priority, expires) = (entry.priority, entry.expires);
+    let action = match entry.kind {
+        EntryKind::Usage | EntryKind::Expiry => return None,
+        EntryKind::Recharge => Action::Recharge {
+            amount,
+            order_id: entry.order_id.clone()?,
+            priority,
+            expires,
+            note,
+        },
+        EntryKind::Grant => Action::Grant {
+            amount,
+            order_id: entry.order_id.clone(),
+            priority,
+            expires,
+            note,
+        },
+        EntryKind::Adjustment => Action::Adjust { amount, note },
+        EntryKind::LateCharge => Action::LateCharge {
+            amount: amount.negated(),
+            key: entry.key.clone(),
+            model: entry.model.clone(),
+            note,
+        },
+        // Rules are replaced, not added to: the last ones that were set are those of the book.
+        EntryKind::Configuration => Action::Configure {
+            name: Some(book.name.clone()),
+            policy: Some(book.policy.clone()),
+            overrides: Some(book.overrides.clone()),
+        },
+    };
+    Some(Command {
+        idempotency_key: entry.idempotency_key.clone(),
+        action,
+    })
+}
