@@ -25,7 +25,7 @@ fn replica_with(server: &Server, name: &str, settings: sync::Settings) -> Node {
         url: server.url(),
         ..Settings::default()
     };
-    let store = RedisStore::connect(redis).unwrap();
+    let store = RedisStore::connect(redis, Clock::system()).unwrap();
     let replica = ReplicaId::new(name).unwrap();
     Node::over(
         Arc::new(store),

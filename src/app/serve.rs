@@ -238,12 +238,14 @@ async fn open_store(
             Ok((Arc::new(store), replica))
         }
         StoreKind::Redis(settings) => {
-            let store = RedisStore::connect(redis::Settings {
+            let settings = redis::Settings {
                 url: settings.url.expose().to_owned(),
                 prefix: settings.prefix.clone(),
                 connect_timeout: settings.connect_timeout,
                 response_timeout: settings.response_timeout,
-            })?;
+                fence: config.sync.lease,
+            };
+            let store = RedisStore::connect(settings, clock.clone())?;
             Ok((Arc::new(store), new_replica()?))
         }
     }

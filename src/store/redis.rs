@@ -15,12 +15,13 @@ mod listen;
 mod listings;
 mod names;
 mod publish;
+mod scripts;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{Client, IntoConnectionInfo as _, Value};
+use ::redis::Value;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,12 +32,12 @@ use super::{
     AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Opened, Publish, Published, Snapshot,
     Store, StoreError, Stored, UsageRow,
 };
-use crate::clock::Hour;
+use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::money::Amount;
 use crate::usage::Tally;
-use link::{Link, take};
+use link::{Ask, Link, take};
 use names::Names;
 
 /// Which Redis, and how long to wait for it.
@@ -50,6 +51,9 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a reply may take. Default 500 ms: a hundred times what a healthy Redis needs.
     pub response_timeout: Duration,
+    /// How long a Redis that was restarted or failed over is given no new work, while replicas tell it what they know: the time
+    /// of a lease. Default 30 s.
+    pub fence: Duration,
 }
 
 impl Default for Settings {
@@ -59,6 +63,7 @@ impl Default for Settings {
             prefix: "tg:".into(),
             connect_timeout: Duration::from_millis(500),
             response_timeout: Duration::from_millis(500),
+            fence: Duration::from_secs(30),
         }
     }
 }
@@ -70,6 +75,7 @@ impl fmt::Debug for Settings {
             .field("prefix", &self.prefix)
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
+            .field("fence", &self.fence)
             .finish_non_exhaustive()
     }
 }
@@ -83,14 +89,14 @@ pub struct RedisStore {
 
 /// The connection with the names of things.
 struct Redis {
-    link: Link,
+    link: Arc<Link>,
     names: Names,
 }
 
 impl RedisStore {
     /// Prepares the store; nothing is sent yet. A Redis that is away is no error here: calls are [`StoreError::Unavailable`] until
     /// it is there, each within the timeouts. An error means that the settings cannot work. Must be called on a tokio runtime.
-    pub fn connect(settings: Settings) -> Result<Self, StoreError> {
+    pub fn connect(settings: Settings, clock: Clock) -> Result<Self, StoreError> {
         let wrong =
             |what: String| StoreError::Unavailable(format!("the settings of Redis: {what}"));
         if settings.prefix.contains(['{', '}']) {
@@ -99,22 +105,18 @@ impl RedisStore {
                 settings.prefix
             )));
         }
-        // Without it a command waits for the acknowledgement of the one before: 40 ms on Linux.
-        let socket = TcpSettings::default().set_nodelay(true);
-        let address = settings
-            .url
-            .into_connection_info()
-            .map(|info| info.set_tcp_settings(socket));
-        let client = address
-            .and_then(Client::open)
-            .map_err(|error| wrong(error.to_string()))?;
         let names = Names::new(&settings.prefix);
+        let link = Arc::new(Link::new(&settings, &names, clock).map_err(wrong)?);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let patience = settings
             .connect_timeout
             .saturating_add(settings.response_timeout);
-        let listening = listen::run(client.clone(), names.channel(), patience, changes.clone());
-        let link = Link::new(client, settings.connect_timeout, settings.response_timeout);
+        let listening = listen::run(
+            Arc::clone(&link),
+            names.channel(),
+            patience,
+            changes.clone(),
+        );
         Ok(Self {
             redis: Redis { link, names },
             changes,
@@ -127,7 +129,8 @@ impl RedisStore {
         command
             .arg(self.redis.names.channel())
             .arg(listen::text(change));
-        self.redis.link.ask::<u64>(command).await.map(drop)
+        let told = self.redis.link.ask::<u64>(Ask::anywhere(command));
+        told.await.map(drop)
     }
 }
 
@@ -146,7 +149,11 @@ impl fmt::Debug for RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        let pong: Result<String, _> = self.redis.link.ask(::redis::cmd("PING")).await;
+        let pong: Result<String, _> = self
+            .redis
+            .link
+            .ask(Ask::anywhere(::redis::cmd("PING")))
+            .await;
         pong.map(drop)
     }
 

@@ -80,10 +80,13 @@ async fn lost_replies_count_once() {
     let server = Server::start().await;
     let lossy = Arc::new(AtomicBool::new(false));
     let url = lossy_way(&server, &lossy).await;
-    let store = RedisStore::connect(Settings {
-        url,
-        ..Settings::default()
-    });
+    let store = RedisStore::connect(
+        Settings {
+            url,
+            ..Settings::default()
+        },
+        Clock::system(),
+    );
     let store = store.unwrap();
     seed(&store, "a", 1_000).await;
     let mut speaker = Speaker::new("a", "r-1");
@@ -141,7 +144,7 @@ async fn a_frozen_redis_is_unavailable_within_the_timeout() {
         response_timeout: Duration::from_millis(200),
         ..Settings::default()
     };
-    let store = Arc::new(RedisStore::connect(settings).unwrap());
+    let store = Arc::new(RedisStore::connect(settings, Clock::system()).unwrap());
     seed(&*store, "a", 1_000).await;
     let mut speaker = Speaker::new("a", "r-1");
     speaker.spend = 10;

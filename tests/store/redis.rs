@@ -29,10 +29,13 @@ pub(super) async fn listening(server: &Server) {
 }
 
 pub(super) fn store(server: &Server) -> RedisStore {
-    RedisStore::connect(Settings {
-        url: server.url(),
-        ..Settings::default()
-    })
+    RedisStore::connect(
+        Settings {
+            url: server.url(),
+            ..Settings::default()
+        },
+        Clock::system(),
+    )
     .unwrap()
 }
 
@@ -107,11 +110,14 @@ async fn listeners_hear_that_they_may_have_missed_something() {
 async fn changes_reach_other_processes_of_the_same_prefix() {
     let server = Server::start().await;
     let [one, two] = [store(&server), store(&server)];
-    let apart = RedisStore::connect(Settings {
-        url: server.url(),
-        prefix: "other:".into(),
-        ..Settings::default()
-    });
+    let apart = RedisStore::connect(
+        Settings {
+            url: server.url(),
+            prefix: "other:".into(),
+            ..Settings::default()
+        },
+        Clock::system(),
+    );
     let apart = apart.unwrap();
     let (mut heard, mut unheard) = (two.changes(), apart.changes());
     hear(&mut heard, &Change::All).await;
@@ -288,11 +294,14 @@ async fn settings_that_cannot_work_are_refused() {
         ("", "tg:"),
         ("redis://localhost", "{x}"),
     ] {
-        let refused = RedisStore::connect(Settings {
-            url: url.into(),
-            prefix: prefix.into(),
-            ..Settings::default()
-        });
+        let refused = RedisStore::connect(
+            Settings {
+                url: url.into(),
+                prefix: prefix.into(),
+                ..Settings::default()
+            },
+            Clock::system(),
+        );
         unavailable(&refused);
     }
     let secret = Settings {

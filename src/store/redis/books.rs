@@ -8,8 +8,9 @@ use super::super::message::entries_before;
 use super::super::{
     Change, Commit, EVENTS_MAX, KeyRecord, Opened, Snapshot, StoreError, Stored, UsageRow,
 };
-use super::link::{COMMIT, DRAIN, PUT_DOCUMENT, PUT_KEY, RELAY, Read, eval, take};
+use super::link::{Read, take};
 use super::publish::parse_row;
+use super::scripts::{COMMIT, DRAIN, PUT_DOCUMENT, PUT_KEY, RELAY, eval};
 use super::{Redis, amount, json, listen, number, parse, range, tallies};
 use crate::clock::Hour;
 use crate::id::{AccountId, KeyId, ReplicaId};
@@ -37,6 +38,7 @@ impl Redis {
         let Some(mut snapshot) = parse_head(replies.next())? else {
             return Ok(None);
         };
+        self.link.saw_accounts();
         let waiting: u64 = take(replies.next().unwrap_or_default())?;
         if waiting > 0 {
             // Whoever lost the reply to a commit comes here next.
@@ -70,6 +72,7 @@ impl Redis {
         let Some(snapshot) = parse_head(replies.next())? else {
             return Ok(None);
         };
+        self.link.saw_accounts();
         let mut next = || replies.next().unwrap_or_default();
         let (row, _) = parse_row(take(next())?)?;
         let mut usage = Vec::new();
@@ -151,6 +154,7 @@ impl Redis {
         let said: String = self.link.ask(command).await?;
         match said.as_str() {
             "at" => {
+                self.link.saw_accounts();
                 // It is written. Events that are not relayed now are by the account's next word.
                 if !commit.events.is_empty() {
                     self.relay_or_warn(account).await;

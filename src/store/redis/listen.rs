@@ -1,15 +1,18 @@
 //! Changes told by other replicas (and by this one): a second connection that subscribes to the channel, for as long as the
 //! store lives. Whenever it has subscribed anew, listeners are told that they may have missed some.
 
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use redis::{Client, RedisError};
 use tokio::sync::broadcast;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use super::super::Change;
+use super::super::{Change, StoreError};
+use super::link::Link;
 use crate::id::AccountId;
 
 /// The first pause after a failure; doubled after each further one.
@@ -47,7 +50,7 @@ fn parse(text: &str) -> Change {
 
 /// Listens until it is aborted. No failure and no panic ends it.
 pub(super) async fn run(
-    client: Client,
+    link: Arc<Link>,
     channel: String,
     patience: Duration,
     changes: broadcast::Sender<Change>,
@@ -55,7 +58,7 @@ pub(super) async fn run(
     let mut pause = PAUSE_MIN;
     loop {
         let mut heard = false;
-        let listening = listen(&client, &channel, patience, &changes, &mut heard);
+        let listening = listen(&link, &channel, patience, &changes, &mut heard);
         match AssertUnwindSafe(listening).catch_unwind().await {
             Ok(Ok(())) => tracing::warn!("the connection for changes was closed"),
             Ok(Err(error)) => tracing::warn!(%error, "no connection for changes"),
@@ -72,16 +75,17 @@ pub(super) async fn run(
 
 /// One connection's life. `heard` is set once it has subscribed.
 async fn listen(
-    client: &Client,
+    link: &Link,
     channel: &str,
     patience: Duration,
     changes: &broadcast::Sender<Change>,
     heard: &mut bool,
-) -> Result<(), RedisError> {
+) -> Result<(), StoreError> {
     let connecting = async {
-        let (mut sink, stream) = client.get_async_pubsub().await?.split();
-        sink.subscribe(channel).await?;
-        Ok::<_, RedisError>((sink, stream))
+        let (mut sink, stream) = link.subscription().await?.split();
+        let subscribed = sink.subscribe(channel).await;
+        subscribed.map_err(|error| lost(&error))?;
+        Ok::<_, StoreError>((sink, stream))
     };
     let (mut sink, mut stream) = timeout(patience, connecting).await.map_err(slow)??;
     *heard = true;
@@ -97,13 +101,18 @@ async fn listen(
             Err(_) => timeout(patience, sink.ping::<redis::Value>())
                 .await
                 .map_err(slow)?
-                .map(drop)?,
+                .map(drop)
+                .map_err(|error| lost(&error))?,
         }
     }
 }
 
-fn slow(_: tokio::time::error::Elapsed) -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+fn slow(_: Elapsed) -> StoreError {
+    lost(&"it does not answer in time")
+}
+
+fn lost(why: &dyn Display) -> StoreError {
+    StoreError::Unavailable(why.to_string())
 }
 
 #[cfg(test)]

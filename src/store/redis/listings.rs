@@ -45,12 +45,16 @@ impl Redis {
                 .collect::<Result<_, _>>()?;
             let stands = |name| {
                 let head = self.names.head(name);
-                redis::cmd("HEXISTS").arg(head).arg("book").to_owned()
+                redis::cmd("HEXISTS")
+                    .arg(head)
+                    .arg("book")
+                    .to_owned()
+                    .into()
             };
             // One that was to be opened when something failed has a name and no book.
-            let round = self.link.send(page.iter().map(stands).collect()).await?;
+            let round = self.link.send(page.iter().map(stands).collect()).await;
             for (name, reply) in page.into_iter().zip(round.replies) {
-                if take::<bool>(reply)? {
+                if take::<bool>(reply?)? {
                     names.push(name);
                 }
             }
@@ -130,12 +134,12 @@ impl Redis {
             for member in some {
                 let (hour, replica) = hour_and_replica(member)?;
                 let key = self.names.hour(account, hour, replica);
-                commands.push(redis::cmd("HGETALL").arg(key).to_owned());
+                commands.push(redis::cmd("HGETALL").arg(key).to_owned().into());
                 hours.push(hour);
             }
-            let round = self.link.send(commands).await?;
+            let round = self.link.send(commands).await;
             for (hour, reply) in hours.into_iter().zip(round.replies) {
-                for ((key, model), tally) in tallies(reply)? {
+                for ((key, model), tally) in tallies(reply?.value)? {
                     sums.entry((hour, key, model)).or_default().add(&tally);
                 }
             }

@@ -76,6 +76,12 @@ impl Names {
         format!("{}accounts", self.prefix)
     }
 
+    /// Hash: since when each history is known; and the index of accounts, which is in the same slot by the name in its braces.
+    pub(super) fn histories(&self) -> [String; 2] {
+        let accounts = self.accounts();
+        [format!("{}{{{accounts}}}:histories", self.prefix), accounts]
+    }
+
     /// String: the `account|key` behind a digest.
     pub(super) fn digest(&self, digest: &str) -> String {
         format!("{}k:{digest}", self.prefix)

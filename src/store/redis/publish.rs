@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use super::super::message::{differences, kept};
 use super::super::{LEASE_MAX, Publish, Published, Row, Standing, StoreError, UsageRow};
-use super::link::{LAPSE, PUBLISH, Read, TOUCH, eval, take};
+use super::link::{Ask, Read, Reply, take};
+use super::scripts::{LAPSE, PUBLISH, TOUCH, eval};
 use super::{Redis, amount, number};
 use crate::clock::Hour;
 use crate::id::{AccountId, ReplicaId};
@@ -22,30 +23,28 @@ impl Redis {
     pub(super) async fn publish_all(&self, replica: &ReplicaId, batch: &[Publish]) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(batch.len());
         for some in batch.chunks(BATCH_MAX) {
-            match self.publish_some(replica, some).await {
-                Ok(more) => answers.extend(more),
-                Err(error) => {
-                    // The rest would only wait for the same timeout.
-                    answers.resize(batch.len(), Err(error));
-                    break;
-                }
+            answers.extend(self.publish_some(replica, some).await);
+            let away = |answer: &Answer| matches!(answer, Err(StoreError::Unavailable(_)));
+            let latest = answers.iter().rev().take(some.len());
+            if latest.clone().all(away) {
+                // The rest would only wait for the same timeout.
+                let error = answers.last().cloned();
+                answers.extend(error.into_iter().cycle().take(batch.len()));
+                answers.truncate(batch.len());
+                break;
             }
         }
         answers
     }
 
-    async fn publish_some(
-        &self,
-        replica: &ReplicaId,
-        batch: &[Publish],
-    ) -> Result<Vec<Answer>, StoreError> {
+    async fn publish_some(&self, replica: &ReplicaId, batch: &[Publish]) -> Vec<Answer> {
         let mut commands = Vec::with_capacity(batch.len().saturating_add(1));
         let mut refused = Vec::with_capacity(batch.len());
         let mut spent = BTreeSet::new();
         for message in batch {
             match self.command(replica, message) {
                 Ok(command) => {
-                    commands.push(command);
+                    commands.push(Ask::from(command));
                     refused.push(None);
                     if message.new.spend != message.believed.spend {
                         spent.insert(&message.account);
@@ -57,9 +56,9 @@ impl Redis {
         // After the messages, so that whoever reads the feed finds what it announces.
         let touches = !spent.is_empty();
         if touches {
-            commands.push(self.touch(&spent));
+            commands.push(self.touch(&spent).into());
         }
-        let mut round = self.link.send(commands).await?;
+        let mut round = self.link.send(commands).await;
         let touched = if touches { round.replies.pop() } else { None };
         let mut touch_again = BTreeSet::new();
         let mut untold = Vec::new();
@@ -68,7 +67,10 @@ impl Redis {
         for (message, refused) in batch.iter().zip(refused) {
             let reply = match refused {
                 Some(error) => Err(error),
-                None => read_answer(&message.account, replies.next().unwrap_or_default()),
+                None => match replies.next() {
+                    Some(reply) => reply.and_then(|reply| read_answer(&message.account, reply)),
+                    None => Err(StoreError::Corrupt("a message has no reply".into())),
+                },
             };
             answers.push(reply.map(|(answer, outbox)| {
                 let late = round.reordered && spent.contains(&message.account);
@@ -83,7 +85,7 @@ impl Redis {
             }));
         }
         let mut failed = Vec::new();
-        if let Some(Err(error)) = touched.map(take::<String>) {
+        if let Some(Err(error)) = touched.map(|reply| reply.and_then(take::<String>)) {
             failed.push((error, spent));
         }
         if !touch_again.is_empty()
@@ -102,7 +104,7 @@ impl Redis {
         for account in untold {
             self.relay_or_warn(account).await;
         }
-        Ok(answers)
+        answers
     }
 
     /// Moves accounts to the end of the feed of spend.
@@ -176,13 +178,13 @@ impl Redis {
         let list = redis::cmd("SMEMBERS")
             .arg(self.names.replicas(account))
             .to_owned();
-        let round = self.link.send(vec![redis::cmd("TIME"), list]).await?;
-        let mut replies = round.replies.into_iter();
-        let (seconds, micros): (u64, u64) = take(replies.next().unwrap_or_default())?;
+        // By the clock of the node that wrote when they spoke.
+        let time = Ask::beside(self.names.replicas(account), redis::cmd("TIME"));
+        let (seconds, micros): (u64, u64) = self.link.ask(time).await?;
         let now_ms = seconds
             .saturating_mul(1_000)
             .saturating_add(micros.div_euclid(1_000));
-        let replicas: Vec<String> = take(replies.next().unwrap_or_default())?;
+        let replicas: Vec<String> = self.link.ask(list).await?;
         let reads: Vec<_> = replicas.iter().map(|r| self.read_row(account, r)).collect();
         let rows = self.link.at_once(&reads).await?;
         let (mut commands, mut freed) = (Vec::new(), Vec::new());
@@ -199,13 +201,13 @@ impl Redis {
             for figure in [row.spend, row.committed, row.held, keeps, back] {
                 command.arg(figure.nanos());
             }
-            commands.push(command);
+            commands.push(command.into());
             freed.push(back);
         }
-        let done = self.link.send(commands).await?.replies;
+        let done = self.link.send(commands).await.replies;
         let mut sum = Amount::ZERO;
         for (reply, back) in done.into_iter().zip(freed) {
-            if take::<u64>(reply)? == 1 {
+            if take::<u64>(reply?)? == 1 {
                 sum = sum.saturating_add(back);
             }
         }
@@ -241,7 +243,7 @@ fn field(row: &UsageRow) -> String {
 }
 
 /// What the script says, and how many events wait in the outbox.
-fn read_answer(account: &AccountId, reply: Value) -> Result<(Published, u64), StoreError> {
+fn read_answer(account: &AccountId, reply: Reply) -> Result<(Published, u64), StoreError> {
     let words: Vec<String> = take(reply)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
