@@ -407,7 +407,12 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
         return refuse(Reason::ModelNotPriced);
     }
     if account.enter().is_err() {
-        return Err(short_of(account, Reason::ConcurrencyExceeded, CONCURRENCY_RETRY, now));
+        return Err(short_of(
+            account,
+            Reason::ConcurrencyExceeded,
+            CONCURRENCY_RETRY,
+            now,
+        ));
     }
     if account.retired() {
         account.leave();

@@ -127,7 +127,7 @@ pub struct Share {
 }
 
 /// A change of a book, carried out only if the version is still the expected one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
     /// The version that was read; 0 for an account that must not exist yet.
     pub expected: u64,
@@ -355,7 +355,7 @@ pub struct AccountSpend {
     pub sequence: u64,
     /// The account.
     pub account: AccountId,
-    /// Its total.
+    /// Its total, without what is lost.
     pub total: Amount,
     /// Its rows, `hour: None`; they add up to the total.
     pub rows: Vec<UsageRow>,

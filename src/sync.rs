@@ -6,7 +6,8 @@
 //! most. Many that wait for one account wait on one message.
 
 mod drive;
-mod line;
+pub mod line;
+pub mod remember;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{LEASE_MAX, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
-use line::{Give, Line, rules};
+use line::{Give, Line, Own, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
 const LOOKUPS_MAX: usize = 64;
@@ -421,12 +422,17 @@ impl Sync {
         let book = &opened.snapshot.book;
         let cells = self.engine.own_cells(hour, &opened.usage);
         let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
+        let own = cells.iter().map(|(id, tally)| {
+            let model = self.engine.model_name(id.model);
+            (id.clone(), model, *tally)
+        });
+        let own = Own::published(&opened, own.collect());
         let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
         // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
         account.forget_before(hour);
         let entry = Entry {
             account,
-            line: Mutex::new(Line::new(&opened, &cells, now)),
+            line: Mutex::new(Line::new(&opened, own, now)),
             waiting: AtomicI64::new(0),
             changed: Notify::new(),
             observing: AtomicBool::new(false),
@@ -478,11 +484,7 @@ impl Sync {
     fn reachable_for(&self) -> Duration {
         match self.status.reachable_since.load(Relaxed) {
             0 => Duration::ZERO,
-            since => self
-                .clock
-                .now()
-                .mono
-                .since(Monotonic::from_nanos(since)),
+            since => self.clock.now().mono.since(Monotonic::from_nanos(since)),
         }
     }
 

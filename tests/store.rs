@@ -19,7 +19,7 @@ use tollgate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use tollgate::ledger::{Book, Entry, EntryKind, Event, EventKind};
 use tollgate::money::Amount;
 use tollgate::store::{
-    Commit, KeyRecord, Publish, Published, Row, Snapshot, Standing, Store, Stored, UsageRow,
+    Commit, KeyRecord, Publish, Published, Row, Snapshot, Sought, Standing, Store, Stored, UsageRow,
 };
 use tollgate::usage::Tally;
 
@@ -79,6 +79,12 @@ suite! {
         headroom_goes_back
         amounts_beyond_two_to_the_53_are_exact
         a_silent_replica_lapses
+        a_retired_replica_leaves_a_tombstone
+        a_retired_replica_that_believes_otherwise_is_told
+        shares_never_exceed_the_limit
+        the_shares_of_a_silent_replica_come_back
+        what_a_replica_saw_and_the_store_lost_is_out_of_reach
+        what_was_lost_is_exact_beyond_two_to_the_53
         concurrent_messages_conserve;
     usage: usage_is_summed_over_replicas
         opening_finds_what_a_replica_left
@@ -119,6 +125,7 @@ fn plain(expected: u64, book: Book, credit_delta: i64) -> Commit {
         entries: Vec::new(),
         events: Vec::new(),
         claims: Vec::new(),
+        restore: None,
     }
 }
 
@@ -212,6 +219,10 @@ struct Speaker {
     believed: Standing,
     spend: i64,
     held: i64,
+    seen: i64,
+    total: i64,
+    rate: Sought,
+    places: Sought,
     usage: Vec<UsageRow>,
 }
 
@@ -224,6 +235,10 @@ impl Speaker {
             believed: Standing::default(),
             spend: 0,
             held: 0,
+            seen: 0,
+            total: 0,
+            rate: Sought::default(),
+            places: Sought::default(),
             usage: Vec::new(),
         }
     }
@@ -239,10 +254,15 @@ impl Speaker {
             new: Standing {
                 spend: nano(self.spend),
                 committed: nano(ceiling),
+                ..self.believed
             },
             held: nano(self.held),
             want: nano(want),
             need: nano(need),
+            seen: nano(self.seen),
+            total: nano(self.total),
+            rate: self.rate,
+            places: self.places,
             usage: self.usage.clone(),
         }
     }

@@ -247,8 +247,10 @@ impl Account {
 
     /// Goes on under another share of the rate limit, in thousandths of a call per second, with what it earned before anybody had it.
     pub fn share_rate(&self, milli: u64, earned: Earned, now: Monotonic) {
-        let (Some(whole), Ok(old)) = (whole(&self.rules().policy), self.rate().or(Ok::<_, ()>(None)))
-        else {
+        let (Some(whole), Ok(old)) = (
+            whole(&self.rules().policy),
+            self.rate().or(Ok::<_, ()>(None)),
+        ) else {
             return;
         };
         let Some(new) = Rate::share(whole, milli) else {
@@ -295,6 +297,7 @@ impl Account {
         if places > 0 {
             self.share_places(places);
         }
+        self.asked_until(Monotonic::from_nanos(u64::MAX));
     }
 
     /// What callers asked of its limits. Takes the peak.

@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(Rate::share(whole, 0), None);
         let now = Monotonic::from_nanos(SECOND);
         let gcra = Gcra::default();
-        assert_eq!([whole, half, fifth].map(|r| gcra.view(r, now).0), [10, 5, 2]);
+        assert_eq!(
+            [whole, half, fifth].map(|r| gcra.view(r, now).0),
+            [10, 5, 2]
+        );
         for _ in 0..7 {
             assert!(gcra.take(whole, now).is_ok());
         }
@@ -260,7 +263,11 @@ mod tests {
         gcra.reshare(Some(half), fifth, Earned::default(), now);
         assert_eq!(gcra.view(fifth, now).0, 2);
         gcra.reshare(Some(fifth), whole, Earned::default(), now);
-        assert_eq!(gcra.view(whole, now).0, 2, "what was given up does not come back");
+        assert_eq!(
+            gcra.view(whole, now).0,
+            2,
+            "what was given up does not come back"
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn bench(policy: Policy) -> Bench {
         standing: None,
     };
     let account = engine.load(AccountId::new("a").unwrap(), rules, std::iter::empty());
+    account.share_all(Monotonic::from_nanos(1));
     account.purse().grant(nanos(100));
     account.lease_until(Monotonic::from_nanos(u64::MAX));
     Bench {

@@ -124,11 +124,15 @@ pub fn refill(ours: Told<'_>) -> Healed {
 
 /// The store's book is an earlier state of ours: ours, as it is.
 fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
-    let entries: Vec<Entry> = ours
-        .tail
-        .iter()
-        .filter(|entry| entry.sequence > theirs.entries)
-        .cloned()
+    let later = ours.tail.iter();
+    let later = later.filter(|entry| entry.sequence > theirs.entries);
+    // Where some between the two are forgotten, the rest moves up: a ledger has no gaps.
+    let entries: Vec<Entry> = later
+        .zip(theirs.entries.saturating_add(1)..)
+        .map(|(entry, sequence)| Entry {
+            sequence,
+            ..entry.clone()
+        })
         .collect();
     let limit = |book: &Book| book.lifetime_credit.saturating_add(book.floor);
     let claims = entries
@@ -137,7 +141,10 @@ fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
     Healed {
         claims: claims.flatten().collect(),
         commands: entries.iter().filter(|entry| is_command(entry)).count(),
-        book: ours.book.clone(),
+        book: Book {
+            entries: entries.last().map_or(theirs.entries, |last| last.sequence),
+            ..ours.book.clone()
+        },
         events: Vec::new(),
         credit_delta: limit(ours.book).saturating_sub(limit(theirs)),
         entries,

@@ -8,6 +8,7 @@
 mod alerts;
 mod claims;
 mod credit;
+mod heal;
 mod model;
 mod random;
 mod views;

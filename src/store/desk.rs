@@ -242,7 +242,11 @@ impl Desk {
         };
         let (rate, places) = (self.head.rate, self.head.places);
         check("rate", rate.shared.into(), share(|row| row.rate.share))?;
-        check("places", places.shared.into(), share(|row| row.places.share))?;
+        check(
+            "places",
+            places.shared.into(),
+            share(|row| row.places.share),
+        )?;
         check("demand", rate.demand.into(), share(|row| row.rate.demand))?;
         let live = self.rows.values().filter(|row| row.live).count();
         let live = i128::try_from(live).unwrap_or(i128::MAX);

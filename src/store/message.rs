@@ -46,7 +46,12 @@ pub fn differences(message: &Publish) -> Result<Differences, StoreError> {
     if message.seen.is_negative() || message.total.is_negative() {
         return Err(wrong("has seen less than nothing"));
     }
-    let shares = [new.rate, new.places, message.rate.limit, message.places.limit];
+    let shares = [
+        new.rate,
+        new.places,
+        message.rate.limit,
+        message.places.limit,
+    ];
     if shares.into_iter().any(|share| share > SHARE_MAX) {
         return Err(wrong("has a share or a limit beyond 2^53"));
     }

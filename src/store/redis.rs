@@ -15,6 +15,7 @@ mod listen;
 mod listings;
 mod names;
 mod publish;
+mod rows;
 mod scripts;
 
 use std::fmt;
@@ -29,8 +30,8 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use super::{
-    AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Opened, Publish, Published, Snapshot,
-    Store, StoreError, Stored, UsageRow,
+    AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Lapsed, Opened, Publish, Published,
+    Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
 };
 use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
@@ -186,13 +187,17 @@ impl Store for RedisStore {
         self.redis.publish_all(replica, &batch).await
     }
 
-    async fn lapse(&self, account: &AccountId, silence: Duration) -> Result<Amount, StoreError> {
-        let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-        self.redis.lapse_silent(account, silence_ms).await
+    async fn lapse(
+        &self,
+        account: &AccountId,
+        silence: Duration,
+        retired: Duration,
+    ) -> Result<Lapsed, StoreError> {
+        self.redis.lapse_silent(account, silence, retired).await
     }
 
-    async fn tell_scarce(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.tell(&Change::Scarce(account.clone())).await
+    async fn tell_scarce(&self, account: &AccountId, what: Scarce) -> Result<(), StoreError> {
+        self.tell(&Change::Scarce(account.clone(), what)).await
     }
 
     async fn accounts(

@@ -13,8 +13,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{grant, kept};
 pub use super::message::{Differences, differences};
+use super::message::{grant, kept};
 use super::{History, Pool, Publish, Published, Row, Share, Sought};
 use crate::money::Amount;
 
@@ -133,7 +133,13 @@ pub fn publish(
         row.held = message.held;
         let (new, sought) = (message.new, (&message.rate, &message.places));
         rate_rested = share(&mut head.rate, &mut row.rate, new.rate, sought.0, ground);
-        places_rested = share(&mut head.places, &mut row.places, new.places, sought.1, ground);
+        places_rested = share(
+            &mut head.places,
+            &mut row.places,
+            new.places,
+            sought.1,
+            ground,
+        );
     }
     let pool = |part: Part, rested_ms| Pool {
         shared: part.shared,

@@ -326,7 +326,12 @@ impl Sync {
             tracing::warn!(%account, %lost, "the store had lost spend of this replica; it is published again");
             self.status.healed.fetch_add(1, Relaxed);
         }
-        if next != (line::Next { again: next.again, ..line::Next::default() }) {
+        if next
+            != (line::Next {
+                again: next.again,
+                ..line::Next::default()
+            })
+        {
             let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
             tokio::spawn(async move { sync.attend(&entry, next).await });
         } else if !next.again {
@@ -440,7 +445,8 @@ impl Sync {
             if in_flight {
                 changed.await;
             } else if unsaid {
-                self.publish(std::slice::from_ref(&entry), Give::Spare).await?;
+                self.publish(std::slice::from_ref(&entry), Give::Spare)
+                    .await?;
             } else {
                 return Ok(());
             }

@@ -53,7 +53,7 @@ impl Times {
 
 /// One account's side of the protocol.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     seq: u64,
     /// What the store is believed to hold.
     acked: Standing,
@@ -73,12 +73,41 @@ pub(super) struct Line {
     in_flight: Option<InFlight>,
     demand: Demand,
     /// The newest book and totals.
-    pub(super) known: Known,
+    pub known: Known,
     last_ok: Monotonic,
     failed: Option<Monotonic>,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
+
+/// What a replica has counted of an account, and what it remembers, when it takes it up.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// The cells it goes on counting into.
+    pub cells: Vec<(CellId, Option<ModelName>, Tally)>,
+    /// By key and model, over all time, with what is in the cells. Its costs are the spend.
+    pub lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
+    /// How much of the spend any store ever acknowledged.
+    pub seen: Amount,
+    /// The highest total of spend over all replicas that was seen.
+    pub total: Amount,
+    /// In which history of the store that was.
+    pub history: Option<History>,
+}
+
+impl Own {
+    /// What a replica without a memory of its own goes by: what it published before, as the store has it.
+    pub fn published(opened: &Opened, cells: Vec<(CellId, Option<ModelName>, Tally)>) -> Self {
+        let lifetime = opened.usage.iter().filter(|row| row.hour.is_none());
+        Self {
+            cells,
+            lifetime: lifetime
+                .map(|row| ((row.key.clone(), row.model.clone()), row.tally))
+                .collect(),
+            ..Self::default()
+        }
+    }
+}
 
 #[derive(Debug)]
 struct InFlight {
@@ -100,13 +129,17 @@ pub enum Give {
 
 /// The newest that is known of an account.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) version: u64,
-    pub(super) book: Book,
+pub struct Known {
+    /// Of the book and the keys.
+    pub version: u64,
+    /// The book.
+    pub book: Book,
     /// The spend of all replicas.
-    pub(super) total: Amount,
-    pub(super) unleased: Amount,
-    pub(super) lost: Amount,
+    pub total: Amount,
+    /// What may still be leased.
+    pub unleased: Amount,
+    /// See [`Snapshot::lost`].
+    pub lost: Amount,
 }
 
 /// How fast money goes.
@@ -121,56 +154,78 @@ struct Demand {
 
 /// What an answer asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Next {
+pub struct Next {
     /// Read the book and keys: they are newer than known.
-    pub(super) refresh: bool,
+    pub refresh: bool,
     /// Let the ledger look: a threshold was crossed or something is due.
-    pub(super) observe: bool,
+    pub observe: bool,
     /// Say it again at once: the store held something else.
-    pub(super) again: bool,
+    pub again: bool,
     /// Other replicas have what is missing here.
-    pub(super) scarce: bool,
+    pub scarce: bool,
     /// What waits did not get all it needs.
-    pub(super) short: bool,
+    pub short: bool,
     /// Other replicas have more of a limit than is their part; with the demand of all for the rate and for calls in flight.
-    pub(super) crowded: Option<(u64, u64)>,
+    pub crowded: Option<(u64, u64)>,
     /// There is nothing here of a limit that callers need: they wait for the others to give back.
-    pub(super) shareless: bool,
+    pub shareless: bool,
     /// The store may lack what this replica knows of the account: see what, and put it back.
-    pub(super) rejoin: bool,
+    pub rejoin: bool,
     /// The store had lost this much of our spend.
-    pub(super) healed: Amount,
+    pub healed: Amount,
 }
 
 impl Line {
-    /// An account as it was taken up, with the cells that go on from what this replica published before.
-    pub(super) fn new(opened: &Opened, cells: &[(CellId, Tally)], now: Now) -> Self {
-        let lifetime = opened.usage.iter().filter(|row| row.hour.is_none());
+    /// An account as it was taken up, with what this replica itself has counted. What of that the store does not have goes out with the
+    /// first message.
+    pub fn new(opened: &Opened, own: Own, now: Now) -> Self {
         let Opened { snapshot, row, .. } = opened;
+        let mut unsent = BTreeMap::new();
+        let hours = own.cells.iter().map(|(id, model, tally)| UsageRow {
+            hour: Some(id.hour),
+            key: id.key.clone(),
+            model: model.clone(),
+            tally: *tally,
+        });
+        let lifetime = own.lifetime.iter().map(|((key, model), tally)| UsageRow {
+            hour: None,
+            key: key.clone(),
+            model: model.clone(),
+            tally: *tally,
+        });
+        for row in hours.chain(lifetime) {
+            if row.tally != Tally::default() && !opened.usage.contains(&row) {
+                unsent.insert((row.hour, row.key.clone(), row.model.clone()), row);
+            }
+        }
+        let costs = own.lifetime.values().map(|tally| tally.cost_nanos);
+        let spend = Amount::from_nanos(costs.fold(0, i64::saturating_add));
         Self {
             seq: row.seq,
             acked: row.standing(),
-            ceiling: row.spend,
-            spend: row.spend,
-            seen: row.spend,
+            ceiling: spend,
+            spend,
+            seen: own.seen.max(row.spend),
             shares: Shares::default(),
-            history: None,
-            collected: cells.iter().cloned().collect(),
-            lifetime: lifetime
-                .map(|row| ((row.key.clone(), row.model.clone()), row.tally))
+            history: own.history,
+            collected: own
+                .cells
+                .into_iter()
+                .map(|(id, _, tally)| (id, tally))
                 .collect(),
-            unsent: BTreeMap::new(),
+            lifetime: own.lifetime,
+            unsent,
             in_flight: None,
             demand: Demand {
                 since: now.mono,
-                spend: row.spend,
+                spend,
                 last_used: now.mono,
                 ..Demand::default()
             },
             known: Known {
                 version: snapshot.version,
                 book: snapshot.book.clone(),
-                total: snapshot.spend,
+                total: snapshot.spend.max(own.total),
                 unleased: snapshot.unleased,
                 lost: snapshot.lost,
             },
@@ -180,7 +235,7 @@ impl Line {
     }
 
     /// Takes in what the cells have counted since the last time.
-    pub(super) fn collect(&mut self, account: &Account, engine: &Engine, now: Now) {
+    pub fn collect(&mut self, account: &Account, engine: &Engine, now: Now) {
         for cell in account.take_dirty() {
             let model = engine.model_name(cell.id().model);
             self.collect_cell(&cell, model);
@@ -213,7 +268,7 @@ impl Line {
     }
 
     /// Whether there is something to say, if nobody waits for more.
-    pub(super) fn has_news(&self, account: &Account, times: &Times, now: Now) -> bool {
+    pub fn has_news(&self, account: &Account, times: &Times, now: Now) -> bool {
         let leased = self.ceiling > self.spend;
         let heartbeat = leased
             && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
@@ -228,12 +283,12 @@ impl Line {
     }
 
     /// Whether the store has taken all that was counted.
-    pub(super) fn all_said(&self) -> bool {
+    pub fn all_said(&self) -> bool {
         self.unsent.is_empty() && self.in_flight.is_none() && self.spend == self.acked.spend
     }
 
     /// Whether nothing is leased, held, waiting or unsaid: the account may be let go.
-    pub(super) fn at_rest(&self, account: &Account) -> bool {
+    pub fn at_rest(&self, account: &Account) -> bool {
         self.all_said()
             && self.ceiling == self.spend
             && self.standing() == self.acked
@@ -241,23 +296,23 @@ impl Line {
     }
 
     /// How long nobody has called.
-    pub(super) fn rested(&self, now: Now) -> Duration {
+    pub fn rested(&self, now: Now) -> Duration {
         now.mono.since(self.demand.last_used)
     }
 
     /// Whether a message is on its way.
-    pub(super) const fn is_in_flight(&self) -> bool {
+    pub const fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
 
     /// Whether the last message failed less than an interval ago: asking again at once would only add to the load.
-    pub(super) fn failed_lately(&self, times: &Times, now: Now) -> bool {
+    pub fn failed_lately(&self, times: &Times, now: Now) -> bool {
         self.failed
             .is_some_and(|at| now.mono.since(at) < times.interval)
     }
 
     /// Whether the last message failed.
-    pub(super) const fn failing(&self) -> bool {
+    pub const fn failing(&self) -> bool {
         self.failed.is_some()
     }
 
@@ -271,7 +326,7 @@ impl Line {
     }
 
     /// The next message, unless one is on its way. `need` is what waiting calls are short of.
-    pub(super) fn message(
+    pub fn message(
         &mut self,
         account: &Account,
         need: Amount,
@@ -329,7 +384,7 @@ impl Line {
     }
 
     /// The holds open now.
-    pub(super) fn held(&self, account: &Account) -> Amount {
+    pub fn held(&self, account: &Account) -> Amount {
         let held = self
             .ceiling
             .saturating_sub(self.spend)
@@ -338,12 +393,12 @@ impl Line {
     }
 
     /// What the store does not know yet.
-    pub(super) fn unpublished(&self) -> Amount {
+    pub fn unpublished(&self) -> Amount {
         self.spend.saturating_sub(self.acked.spend)
     }
 
     /// What is leased and not spent.
-    pub(super) fn leased(&self) -> Amount {
+    pub fn leased(&self) -> Amount {
         self.ceiling.saturating_sub(self.spend).or_zero()
     }
 
@@ -369,7 +424,7 @@ impl Line {
     }
 
     /// Takes in an answer, or that there was none.
-    pub(super) fn answer(
+    pub fn answer(
         &mut self,
         account: &Account,
         answer: Option<&Published>,
@@ -440,8 +495,7 @@ impl Line {
         }
         self.give_back_missing(account);
         let book = &self.known.book;
-        next.observe =
-            !answer.fenced && book.wants_observing(self.known.total, policy, now.wall);
+        next.observe = !answer.fenced && book.wants_observing(self.known.total, policy, now.wall);
         next
     }
 
@@ -454,7 +508,7 @@ impl Line {
     }
 
     /// Others have nothing left of a limit, and say how much all ask for.
-    pub(super) fn heard(&mut self, rate: u64, places: u64, policy: &Policy) {
+    pub fn heard(&mut self, rate: u64, places: u64, policy: &Policy) {
         self.shares.heard(rate, places, policy);
     }
 
@@ -483,13 +537,7 @@ impl Line {
     }
 
     /// Takes up a newer book.
-    pub(super) fn follow(
-        &mut self,
-        account: &Account,
-        snapshot: Snapshot,
-        policy: Policy,
-        now: Now,
-    ) {
+    pub fn follow(&mut self, account: &Account, snapshot: Snapshot, policy: Policy, now: Now) {
         if snapshot.version < self.known.version {
             return;
         }
@@ -537,14 +585,14 @@ impl Line {
     }
 
     /// Puts a policy in force.
-    pub(super) fn go_by(&mut self, account: &Account, policy: Policy, now: Now) {
+    pub fn go_by(&mut self, account: &Account, policy: Policy, now: Now) {
         account.follow(rules(&self.known.book, self.known.total, policy));
         let rules = account.rules();
         self.shares.clip(account, &rules.policy, now.mono);
     }
 
     /// Lets go of what belongs to hours long past.
-    pub(super) fn forget(&mut self, account: &Account, now: Now) {
+    pub fn forget(&mut self, account: &Account, now: Now) {
         let Hour(hour) = now.wall.hour();
         for id in account.forget_before(Hour(hour.saturating_sub(HOURS_KEPT))) {
             self.collected.remove(&id);
@@ -563,7 +611,7 @@ fn twice(amount: Amount) -> Amount {
 }
 
 /// What an account's calls go by.
-pub(super) fn rules(book: &Book, total: Amount, policy: Policy) -> Rules {
+pub fn rules(book: &Book, total: Amount, policy: Policy) -> Rules {
     Rules {
         unit: book.unit.clone(),
         standing: book.standing(total),

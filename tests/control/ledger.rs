@@ -201,6 +201,7 @@ async fn a_ledger_that_was_tampered_with_is_found_out() {
         entries: vec![entry],
         events: Vec::new(),
         claims: Vec::new(),
+        restore: None,
     };
     store.commit(commit).await.unwrap();
     let proof = verify(&api).await;

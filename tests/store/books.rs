@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tollgate::clock::Hour;
 use tollgate::ledger::Claim;
-use tollgate::store::{Change, Commit, StoreError, Stored};
+use tollgate::store::{Change, Commit, Lapsed, Scarce, StoreError, Stored};
 
 use super::*;
 
@@ -35,7 +35,8 @@ pub(super) async fn an_account_that_is_not_there(f: &Fixture) {
     let put = store.put_key(0, key("none", "k1", "d1")).await;
     assert!(matches!(put, Err(StoreError::NoAccount(_))), "{put:?}");
     assert_eq!(store.find_key("d1").await.unwrap(), None);
-    assert_eq!(store.lapse(&none, Duration::ZERO).await.unwrap(), nano(0));
+    let lapsed = store.lapse(&none, Duration::ZERO, Duration::ZERO).await;
+    assert_eq!(lapsed.unwrap(), Lapsed::default());
     assert!(store.accounts(None, 10).await.unwrap().is_empty());
     assert!(store.keys(&none).await.unwrap().is_empty());
     assert!(store.entries(&none, 0, 10).await.unwrap().is_empty());
@@ -330,10 +331,13 @@ pub(super) async fn changes_are_told(f: &Fixture) {
     seed(store, "a", 1).await;
     store.put_key(1, key("a", "k1", "d")).await.unwrap();
     store.commit(plain(1, book("a", 9), 9)).await.unwrap();
-    store.tell_scarce(&account("a")).await.unwrap();
+    let shares = Scarce::Shares(1 << 60, 7);
+    for what in [Scarce::Money, shares] {
+        store.tell_scarce(&account("a"), what).await.unwrap();
+    }
     store.put_document("prices", 0, Vec::new()).await.unwrap();
     let mut told = Vec::new();
-    while told.len() < 4 {
+    while told.len() < 5 {
         let change = timeout(Duration::from_secs(10), changes.recv()).await;
         match change.expect("a change is told").unwrap() {
             Change::All => {}
@@ -345,7 +349,8 @@ pub(super) async fn changes_are_told(f: &Fixture) {
         [
             Change::Account(account("a"), 1),
             Change::Account(account("a"), 2),
-            Change::Scarce(account("a")),
+            Change::Scarce(account("a"), Scarce::Money),
+            Change::Scarce(account("a"), shares),
             Change::Document("prices".into()),
         ]
     );

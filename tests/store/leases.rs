@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate::store::StoreError;
+use tollgate::store::{Lapsed, Pool, StoreError};
 
 use super::*;
 
@@ -19,11 +19,17 @@ pub(super) async fn a_message_is_applied_once(f: &Fixture) {
         standing: Standing {
             spend: nano(30),
             committed: nano(130),
+            ..Standing::default()
         },
         seq: 1,
         total: nano(30),
         unleased: nano(870),
         version: 1,
+        lost: nano(0),
+        rate: Pool::default(),
+        places: Pool::default(),
+        history: first.history,
+        fenced: false,
     };
     assert_eq!(first, stands);
     let ignored = Published {
@@ -40,6 +46,7 @@ pub(super) async fn a_message_is_applied_once(f: &Fixture) {
             new: Standing {
                 spend: nano(31),
                 committed: nano(130),
+                ..Standing::default()
             },
             ..message.clone()
         };
@@ -98,6 +105,7 @@ pub(super) async fn a_store_that_lost_data_is_healed(f: &Fixture) {
     speaker.believed = Standing {
         spend: nano(40),
         committed: nano(90),
+        ..Standing::default()
     };
     let answer = speaker.say(store, 0, 10, 0).await;
     assert_eq!(
@@ -313,25 +321,29 @@ pub(super) async fn a_silent_replica_lapses(f: &Fixture) {
     silent.lease(store, 400, 0).await;
     let hour = Duration::from_secs(3_600);
     assert_eq!(
-        store.lapse(&name, hour).await.unwrap(),
-        nano(0),
+        store.lapse(&name, hour, hour).await.unwrap(),
+        Lapsed::default(),
         "it has just spoken"
     );
     let back = until("the lease lapses", async || {
         f.clock.advance(Duration::from_millis(5));
-        let back = store.lapse(&name, Duration::from_millis(2)).await.unwrap();
-        back.is_positive().then_some(back)
+        let brief = Duration::from_millis(2);
+        let back = store.lapse(&name, brief, hour).await.unwrap();
+        (back.lapsed > 0).then_some(back)
     });
-    assert_eq!(back.await, nano(370), "all but its holds");
+    let lapsed = Lapsed {
+        freed: nano(370),
+        held: nano(30),
+        lapsed: 1,
+        retired: 0,
+    };
+    assert_eq!(back.await, lapsed, "all but its holds");
     let now = snapshot(store, "a").await;
     assert_eq!((now.spend, now.unleased), (nano(100), nano(870)));
     assert_eq!(row(store, "a", "r-1").await.committed, nano(130));
     f.clock.advance(hour);
-    assert_eq!(
-        store.lapse(&name, Duration::ZERO).await.unwrap(),
-        nano(0),
-        "once"
-    );
+    let again = store.lapse(&name, Duration::ZERO, 2 * hour).await;
+    assert_eq!(again.unwrap(), Lapsed::default(), "once");
     // It is not counted any more, so the other gets all it wants; when it is back, it is.
     let mut other = Speaker::new("a", "r-2");
     assert_eq!(other.lease(store, 470, 0).await, 470);
@@ -373,5 +385,209 @@ pub(super) async fn concurrent_messages_conserve(f: &Fixture) {
     assert_eq!(
         (now.spend, now.unleased),
         (nano(spend), nano(1_000_000 - committed))
+    );
+}
+
+pub(super) async fn a_retired_replica_leaves_a_tombstone(f: &Fixture) {
+    let (store, name) = (&*f.store, account("a"));
+    seed(store, "a", 1_000).await;
+    let mut gone = Speaker::new("a", "r-1");
+    (gone.spend, gone.held) = (100, 30);
+    gone.usage = vec![usage(None, "k", "", 1, 100)];
+    gone.lease(store, 400, 0).await;
+    let retired = until("it is retired", async || {
+        f.clock.advance(Duration::from_millis(5));
+        let brief = Duration::from_millis(2);
+        let lapsed = store.lapse(&name, brief, brief).await.unwrap();
+        (lapsed.retired > 0).then_some(())
+    });
+    retired.await;
+    let now = snapshot(store, "a").await;
+    assert_eq!(
+        (now.spend, now.unleased),
+        (nano(100), nano(900)),
+        "its holds are free again"
+    );
+    // What it left is found, and a message from before is still a straggler.
+    let left = row(store, "a", "r-1").await;
+    assert_eq!(
+        (left.spend, left.committed, left.seq),
+        (nano(100), nano(100), 1)
+    );
+    let straggler = Publish {
+        seq: 1,
+        believed: left.standing(),
+        ..gone.message(0, 0, 0)
+    };
+    assert!(!send(store, &gone.replica, straggler).await.applied);
+    // It comes back with what it spent meanwhile: the difference counts.
+    gone.believed = row(store, "a", "r-1").await.standing();
+    (gone.spend, gone.held) = (125, 0);
+    gone.usage = vec![usage(None, "k", "", 2, 125)];
+    assert!(gone.say(store, 0, 0, 0).await.applied);
+    let now = snapshot(store, "a").await;
+    assert_eq!((now.spend, now.unleased), (nano(125), nano(875)));
+    let spend = store.spend_since(0, 10).await.unwrap();
+    assert_eq!(spend.len(), 1);
+    assert_eq!(
+        (spend[0].total, spend[0].rows[0].tally.cost_nanos),
+        (nano(125), 125)
+    );
+}
+
+pub(super) async fn a_retired_replica_that_believes_otherwise_is_told(f: &Fixture) {
+    let (store, name) = (&*f.store, account("a"));
+    seed(store, "a", 1_000).await;
+    let mut gone = Speaker::new("a", "r-1");
+    gone.spend = 100;
+    gone.lease(store, 400, 0).await;
+    let retired = until("it is retired", async || {
+        f.clock.advance(Duration::from_millis(5));
+        let brief = Duration::from_millis(2);
+        let lapsed = store.lapse(&name, brief, brief).await.unwrap();
+        (lapsed.retired > 0).then_some(())
+    });
+    retired.await;
+    gone.spend = 130;
+    let told = gone.say(store, 0, 0, 0).await;
+    let stands = Standing {
+        spend: nano(100),
+        committed: nano(100),
+        ..Standing::default()
+    };
+    assert_eq!((told.applied, told.standing), (false, stands));
+    assert!(gone.say(store, 0, 0, 0).await.applied);
+    let now = snapshot(store, "a").await;
+    assert_eq!((now.spend, now.unleased), (nano(130), nano(870)));
+}
+
+pub(super) async fn shares_never_exceed_the_limit(f: &Fixture) {
+    let store = &*f.store;
+    seed(store, "a", 1_000).await;
+    let sought = |demand, want| Sought {
+        limit: 1_000,
+        demand,
+        want,
+    };
+    let mut one = Speaker::new("a", "r-1");
+    (one.rate, one.places) = (sought(300, 1_000), sought(2, 4));
+    let first = one.say(store, 0, 0, 0).await;
+    let has = |answer: &Published| (answer.standing.rate, answer.standing.places);
+    assert_eq!(has(&first), (1_000, 4));
+    assert_eq!((first.rate.shared, first.rate.demand), (1_000, 300));
+    assert!(first.rate.rested_ms > 1_000_000, "nobody ever had it");
+    let mut two = Speaker::new("a", "r-2");
+    (two.rate, two.places) = (sought(100, 250), sought(7, 999));
+    let second = two.say(store, 0, 0, 0).await;
+    assert_eq!(has(&second), (0, 996), "as far as the limit goes");
+    assert_eq!((second.rate.shared, second.rate.demand), (1_000, 400));
+    assert_eq!(second.rate.rested_ms, 0);
+    // One gives back; what was demanded before is replaced, not added to.
+    let mut message = one.message(0, 0, 0);
+    (message.new.rate, message.rate) = (750, sought(310, 0));
+    let back = send(store, &one.replica, message).await;
+    assert_eq!(
+        (has(&back), back.rate.shared, back.rate.demand),
+        ((750, 4), 750, 410)
+    );
+    two.rate = sought(100, 300);
+    let second = two.say(store, 0, 0, 0).await;
+    assert_eq!(has(&second), (250, 996));
+    assert!(
+        second.rate.rested_ms < 60_000,
+        "it was free since it was given back"
+    );
+    // A lower limit grants nothing until enough came back.
+    two.rate = Sought {
+        limit: 500,
+        demand: 100,
+        want: 10,
+    };
+    assert_eq!(has(&two.say(store, 0, 0, 0).await), (250, 996));
+    assert_eq!(row(store, "a", "r-2").await.rate.demand, 100);
+}
+
+pub(super) async fn the_shares_of_a_silent_replica_come_back(f: &Fixture) {
+    let (store, name) = (&*f.store, account("a"));
+    seed(store, "a", 1_000).await;
+    let sought = Sought {
+        limit: 10,
+        demand: 10,
+        want: 10,
+    };
+    let mut silent = Speaker::new("a", "r-1");
+    (silent.rate, silent.places) = (sought, sought);
+    assert_eq!(silent.say(store, 0, 0, 0).await.standing.places, 10);
+    let lapsed = until("it lapses", async || {
+        f.clock.advance(Duration::from_millis(5));
+        let hour = Duration::from_secs(3_600);
+        let lapsed = store.lapse(&name, Duration::from_millis(2), hour).await;
+        (lapsed.unwrap().lapsed > 0).then_some(())
+    });
+    lapsed.await;
+    let mut other = Speaker::new("a", "r-2");
+    (other.rate, other.places) = (sought, sought);
+    let answer = other.say(store, 0, 0, 0).await;
+    assert_eq!((answer.standing.rate, answer.standing.places), (10, 10));
+    assert_eq!((answer.rate.shared, answer.rate.demand), (10, 10));
+    let told = silent.say(store, 0, 0, 0).await;
+    assert_eq!(
+        (told.applied, told.standing.rate, told.standing.places),
+        (false, 0, 0)
+    );
+}
+
+pub(super) async fn what_a_replica_saw_and_the_store_lost_is_out_of_reach(f: &Fixture) {
+    let store = &*f.store;
+    seed(store, "a", 1_000).await;
+    // Two replicas published 300 and 200; the store lost both, and only one of them is back.
+    let mut back = Speaker::new("a", "r-1");
+    (back.spend, back.seen, back.total) = (310, 300, 500);
+    let answer = back.say(store, 0, 900, 0).await;
+    assert!(answer.applied);
+    assert_eq!((answer.total, answer.lost), (nano(510), nano(200)));
+    let granted = answer.standing.committed.nanos() - 310;
+    assert_eq!((granted, answer.unleased), (490, nano(0)));
+    let now = snapshot(store, "a").await;
+    assert_eq!(
+        (now.spend, now.lost, now.unleased),
+        (nano(510), nano(200), nano(0))
+    );
+    // Said again, it changes nothing.
+    assert_eq!(back.say(store, 0, 0, 0).await.lost, nano(200));
+    let mut late = Speaker::new("a", "r-2");
+    (late.spend, late.seen, late.total) = (150, 150, 500);
+    let answer = late.say(store, 0, 0, 0).await;
+    assert_eq!((answer.total, answer.lost), (nano(510), nano(50)));
+    assert_eq!(answer.unleased, nano(0), "it was out of reach all along");
+    (late.spend, late.seen) = (230, 200);
+    late.total = 510;
+    let answer = late.say(store, 0, 0, 0).await;
+    assert_eq!((answer.total, answer.lost), (nano(540), nano(0)));
+    assert_eq!(answer.unleased, nano(-30));
+}
+
+pub(super) async fn what_was_lost_is_exact_beyond_two_to_the_53(f: &Fixture) {
+    let store = &*f.store;
+    let credit = (1 << 62) + 1;
+    seed(store, "a", credit).await;
+    let mut back = Speaker::new("a", "r-1");
+    (back.spend, back.seen, back.total) = (1, 0, (1 << 60) + 7);
+    let answer = back.say(store, 0, 0, 0).await;
+    assert_eq!(
+        (answer.total, answer.lost),
+        (nano((1 << 60) + 8), nano((1 << 60) + 7))
+    );
+    (back.spend, back.seen) = ((1 << 59) + 4, (1 << 59) + 3);
+    let answer = back.say(store, 0, 0, 0).await;
+    let lost = (1 << 60) + 7 - ((1 << 59) + 2);
+    assert_eq!(
+        (answer.total, answer.lost),
+        (nano((1 << 60) + 9), nano(lost))
+    );
+    let now = snapshot(store, "a").await;
+    assert_eq!(
+        now.unleased,
+        nano(credit - lost - back.believed.committed.nanos())
     );
 }

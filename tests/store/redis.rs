@@ -5,6 +5,8 @@ use tokio::time::timeout;
 use tollgate::store::redis::{RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
+use tollgate::store::Scarce;
+
 use super::*;
 use crate::support::redis::Server;
 
@@ -123,8 +125,8 @@ async fn changes_reach_other_processes_of_the_same_prefix() {
     hear(&mut heard, &Change::All).await;
     hear(&mut unheard, &Change::All).await;
     seed(&one, "a", 5).await;
-    one.tell_scarce(&account("a")).await.unwrap();
-    hear(&mut heard, &Change::Scarce(account("a"))).await;
+    one.tell_scarce(&account("a"), Scarce::Money).await.unwrap();
+    hear(&mut heard, &Change::Scarce(account("a"), Scarce::Money)).await;
     assert_eq!(snapshot(&two, "a").await.unleased, nano(5));
     assert!(apart.read(&account("a"), &[]).await.unwrap().is_none());
     seed(&apart, "b", 1).await;

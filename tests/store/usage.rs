@@ -28,6 +28,7 @@ pub(super) async fn usage_is_summed_over_replicas(f: &Fixture) {
     unapplied.new = Standing {
         spend: nano(5),
         committed: nano(5),
+        ..Standing::default()
     };
     unapplied.usage = vec![usage(Some(11), "k0", "m-a", 99, 99)];
     assert!(!send(store, &one.replica, unapplied).await.applied);

@@ -9,8 +9,8 @@ use super::super::{
     Change, Commit, EVENTS_MAX, KeyRecord, Lapsed, Publish, Published, StoreError, Stored, UsageRow,
 };
 use super::tables::{
-    BOOKS, CLAIMS, DIGESTS, ENTRIES, ENTRIES_GONE, EVENTS, HEADS, HOURS, Head, KEYS, LAST, LIFETIME, LiveRow,
-    ROWS, SPENT, SPENT_AT, TOMBSTONES, Writer, away, parse,
+    BOOKS, CLAIMS, DIGESTS, ENTRIES, ENTRIES_GONE, EVENTS, HEADS, HOURS, Head, KEYS, LAST,
+    LIFETIME, LiveRow, ROWS, SPENT, SPENT_AT, TOMBSTONES, Writer, away, parse,
 };
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Claim;

@@ -223,7 +223,7 @@ pub(super) fn spend_since(
             let head: Head = look(txn, HEADS, account.as_str())?.unwrap_or_default();
             Ok(AccountSpend {
                 sequence: at.value(),
-                total: head.total,
+                total: head.total.saturating_sub(head.lost),
                 rows: lifetime(txn, &account)?,
                 account,
             })

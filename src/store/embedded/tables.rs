@@ -3,8 +3,8 @@
 use std::borrow::Borrow;
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub(super) use super::super::shared::{Head, LiveRow};
 use super::super::{Change, StoreError};

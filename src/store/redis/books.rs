@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use redis::Value;
 
 use super::super::message::entries_before;
+use super::super::shared::LiveRow;
 use super::super::{
     Change, Commit, EVENTS_MAX, KeyRecord, Opened, Snapshot, StoreError, Stored, UsageRow,
 };
-use super::link::{Read, take};
-use super::publish::parse_row;
+use super::link::{self, Ask, Read, take};
+use super::rows::{parse_row, parse_tombstone};
 use super::scripts::{COMMIT, DRAIN, PUT_DOCUMENT, PUT_KEY, RELAY, eval};
 use super::{Redis, amount, json, listen, number, parse, range, tallies};
 use crate::clock::Hour;
@@ -63,6 +64,7 @@ impl Redis {
         let reads = [
             self.read_head(account),
             self.read_row(account, own),
+            self.read_tombstone(account, own),
             Read::all("HGETALL", self.names.lifetime(account, own)),
             Read::all("HGETALL", self.names.hour(account, hour, own)),
             Read::all("HVALS", self.names.keys(account)),
@@ -75,6 +77,8 @@ impl Redis {
         self.link.saw_accounts();
         let mut next = || replies.next().unwrap_or_default();
         let (row, _) = parse_row(take(next())?)?;
+        let tombstone = parse_tombstone(take(next())?)?;
+        let row = tombstone.map_or(row, |tombstone| LiveRow::from(tombstone).row);
         let mut usage = Vec::new();
         for hour in [None, Some(hour)] {
             for ((key, model), tally) in tallies(next())? {
@@ -109,7 +113,7 @@ impl Redis {
     }
 
     fn read_head(&self, account: &AccountId) -> Read {
-        let fields = ["version", "book", "total", "unleased"];
+        let fields = ["version", "book", "total", "unleased", "lost"];
         Read::new("HMGET", self.names.head(account), &fields)
     }
 
@@ -126,33 +130,53 @@ impl Redis {
                 .arg(account.as_str());
             self.link.ask::<u64>(index).await?;
         }
-        let version = commit.expected.saturating_add(1);
+        let version = commit.version();
         let keys = [
             self.names.head(account),
             self.names.ledger(account),
             self.names.claims(account),
             self.names.outbox(account),
         ];
-        let mut command = eval(&COMMIT, &keys);
-        command
-            .arg(commit.expected)
-            .arg(version)
-            .arg(json(&commit.book)?);
-        command.arg(commit.credit_delta.nanos()).arg(before);
-        command.arg(self.names.channel());
-        command.arg(listen::text(&Change::Account(account.clone(), version)));
-        command.arg(commit.entries.len()).arg(commit.events.len());
+        let gone = commit.restore.map_or(0, |restore| restore.entries_gone);
+        let mut words = vec![
+            commit.expected.to_string().into_bytes(),
+            version.to_string().into_bytes(),
+            json(&commit.book)?,
+            commit.credit_delta.nanos().to_string().into_bytes(),
+            before.to_string().into_bytes(),
+            gone.to_string().into_bytes(),
+            self.names.channel().into_bytes(),
+            listen::text(&Change::Account(account.clone(), version)).into_bytes(),
+            commit.entries.len().to_string().into_bytes(),
+            commit.events.len().to_string().into_bytes(),
+        ];
         for entry in &commit.entries {
-            command.arg(json(entry)?);
+            words.push(json(entry)?);
         }
         for event in &commit.events {
-            command.arg(json(event)?);
+            words.push(json(event)?);
         }
         for (name, claim) in &commit.claims {
-            command.arg(name).arg(json(claim)?);
+            words.push(name.clone().into_bytes());
+            words.push(json(claim)?);
         }
-        let said: String = self.link.ask(command).await?;
+        // What a store lost is put back while it is fenced; anything else waits.
+        let restores = commit.restore.is_some();
+        let make = move |standing: &link::Standing| {
+            let mut command = eval(&COMMIT, &keys);
+            command
+                .arg(u8::from(standing.fenced && !restores))
+                .arg(&words);
+            command
+        };
+        let reply = self
+            .link
+            .reply(Ask::with(self.names.head(account), make))
+            .await?;
+        let wait = reply.standing.wait;
+        let said: String = take(reply)?;
         match said.as_str() {
+            "fenced" => Err(StoreError::Fenced(wait)),
             "at" => {
                 self.link.saw_accounts();
                 // It is written. Events that are not relayed now are by the account's next word.
@@ -299,7 +323,7 @@ impl Redis {
 /// A book and its totals, without claims; `None` if there is no account.
 fn parse_head(reply: Option<Value>) -> Result<Option<Snapshot>, StoreError> {
     let fields: Fields = take(reply.unwrap_or_default())?;
-    let [version, book, total, unleased] = fields.as_slice() else {
+    let [version, book, total, unleased, lost] = fields.as_slice() else {
         return Err(StoreError::Corrupt("a head has other fields".into()));
     };
     let (Some(version), Some(book)) = (version, book) else {
@@ -315,6 +339,7 @@ fn parse_head(reply: Option<Value>) -> Result<Option<Snapshot>, StoreError> {
         book: parse(book)?,
         spend: amount(text(total).as_deref())?,
         unleased: amount(text(unleased).as_deref())?,
+        lost: amount(text(lost).as_deref())?,
         claims: Vec::new(),
     }))
 }

@@ -106,7 +106,6 @@ impl Link {
         Ok(replies.into_iter())
     }
 
-    #[expect(dead_code, reason = "for what depends on the history")]
     /// How it stands with the history that a command on this key would be sent on now. Connects if need be.
     pub(super) async fn standing_of(&self, _key: &str) -> Result<Standing, StoreError> {
         self.node.standing(&self.means).await

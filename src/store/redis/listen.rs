@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use super::super::{Change, StoreError};
+use super::super::{Change, Scarce, StoreError};
 use super::link::Link;
 use crate::id::AccountId;
 
@@ -28,7 +28,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 pub(super) fn text(change: &Change) -> String {
     match change {
         Change::Account(account, version) => format!("a|{version}|{account}"),
-        Change::Scarce(account) => format!("s|{account}"),
+        Change::Scarce(account, Scarce::Money) => format!("s|{account}"),
+        Change::Scarce(account, Scarce::Shares(rate, places)) => {
+            format!("r|{rate}|{places}|{account}")
+        }
         Change::Document(name) => format!("d|{name}"),
         Change::All => "*".into(),
     }
@@ -41,11 +44,21 @@ fn parse(text: &str) -> Change {
             let account = AccountId::new(account).ok()?;
             Some(Change::Account(account, version.parse().ok()?))
         }),
-        Some(("s", account)) => AccountId::new(account).ok().map(Change::Scarce),
+        Some(("s", account)) => AccountId::new(account)
+            .ok()
+            .map(|account| Change::Scarce(account, Scarce::Money)),
+        Some(("r", rest)) => shares(rest),
         Some(("d", name)) => Some(Change::Document(name.into())),
         _ => None,
     };
     known.unwrap_or(Change::All)
+}
+
+fn shares(text: &str) -> Option<Change> {
+    let (rate, rest) = text.split_once('|')?;
+    let (places, account) = rest.split_once('|')?;
+    let shares = Scarce::Shares(rate.parse().ok()?, places.parse().ok()?);
+    Some(Change::Scarce(AccountId::new(account).ok()?, shares))
 }
 
 /// Listens until it is aborted. No failure and no panic ends it.
@@ -124,13 +137,14 @@ mod tests {
         let account = AccountId::new("org/team:1").unwrap();
         for change in [
             Change::Account(account.clone(), 7),
-            Change::Scarce(account),
+            Change::Scarce(account.clone(), Scarce::Money),
+            Change::Scarce(account, Scarce::Shares(12, 0)),
             Change::Document("prices|2".into()),
             Change::All,
         ] {
             assert_eq!(parse(&text(&change)), change);
         }
-        for odd in ["", "x|y", "a|1", "a|x|b", "s|a b"] {
+        for odd in ["", "x|y", "a|1", "a|x|b", "s|a b", "r|1|a", "r|x|2|a"] {
             assert_eq!(parse(odd), Change::All, "{odd}");
         }
     }

@@ -1,6 +1,6 @@
 //! What is only read, in pages: accounts, ledger, events, usage, the feed of spend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -72,6 +72,10 @@ impl Redis {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
+        let mut gone = redis::cmd("HGET");
+        gone.arg(self.names.head(account)).arg("entries_gone");
+        let gone: Option<u64> = self.link.ask(gone).await?;
+        let after = after.saturating_sub(gone.unwrap_or_default());
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let last = after.saturating_add(limit).min(INDEX_MAX);
         if after >= last {
@@ -192,25 +196,26 @@ impl Redis {
         account: AccountId,
         sequence: u64,
     ) -> Result<Option<AccountSpend>, StoreError> {
-        let list = redis::cmd("SMEMBERS")
-            .arg(self.names.replicas(&account))
-            .to_owned();
-        let mut replicas: Vec<String> = self.link.ask(list).await?;
+        let mut replicas: BTreeSet<String> = BTreeSet::new();
         for _ in 0..JOINS_MAX {
             let mut reads = vec![
                 Read::all("SMEMBERS", self.names.replicas(&account)),
-                Read::new("HGET", self.names.head(&account), &["total"]),
+                Read::all("HKEYS", self.names.tombstones(&account)),
+                Read::new("HMGET", self.names.head(&account), &["total", "lost"]),
             ];
             let lifetime = |replica: &String| self.names.lifetime(&account, replica);
             reads.extend(replicas.iter().map(|r| Read::all("HGETALL", lifetime(r))));
             let mut replies = self.link.at_once(&reads).await?;
-            let now: Vec<String> = take(replies.next().unwrap_or_default())?;
-            if now.len() != replicas.len() {
+            let mut next = || replies.next().unwrap_or_default();
+            let mut now: BTreeSet<String> = take(next())?;
+            // The rows of retired replicas are gone; what they used is not.
+            now.extend(take::<Vec<String>>(next())?);
+            let (total, lost): (Option<String>, Option<String>) = take(next())?;
+            let Some(total) = total else { return Ok(None) };
+            if now != replicas {
                 replicas = now;
                 continue;
             }
-            let total: Option<String> = take(replies.next().unwrap_or_default())?;
-            let Some(total) = total else { return Ok(None) };
             let mut sums = BTreeMap::<_, Tally>::new();
             for reply in replies {
                 for (whose, tally) in tallies(reply)? {
@@ -225,7 +230,7 @@ impl Redis {
             });
             return Ok(Some(AccountSpend {
                 sequence,
-                total: amount(Some(&total))?,
+                total: amount(Some(&total))?.saturating_sub(amount(lost.as_deref())?),
                 rows: rows.collect(),
                 account,
             }));

@@ -21,7 +21,7 @@ impl Names {
         format!("{}a:{{{account}}}:{what}", self.prefix)
     }
 
-    /// Hash: version, total, unleased, live, book.
+    /// Hash: version, total, unleased, lost, live, the shares with their demand, book, entries_gone.
     pub(super) fn head(&self, account: &AccountId) -> String {
         self.of(account, "head")
     }
@@ -31,12 +31,17 @@ impl Names {
         self.of(account, "replicas")
     }
 
-    /// Hash: spend, committed, seq, held, seen, live.
+    /// Hash: spend, committed, seq, held, seen, live, the shares with their demand.
     pub(super) fn row(&self, account: &AccountId, replica: &str) -> String {
         self.of(account, &format!("row:{replica}"))
     }
 
-    /// List of entries; an entry's index is its sequence number less one.
+    /// Hash: what retired replicas left, as `spend|seq`.
+    pub(super) fn tombstones(&self, account: &AccountId) -> String {
+        self.of(account, "gone")
+    }
+
+    /// List of entries; an entry's index is its sequence number less one, and less the head's `entries_gone`.
     pub(super) fn ledger(&self, account: &AccountId) -> String {
         self.of(account, "ledger")
     }

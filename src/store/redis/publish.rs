@@ -1,17 +1,16 @@
-//! Messages of replicas, and what a silent one leaves: one script per account, pipelined.
+//! Messages of replicas: one script per account, pipelined.
 
 use std::collections::BTreeSet;
 
 use redis::Cmd;
 
-use super::super::message::{differences, kept};
-use super::super::{LEASE_MAX, Publish, Published, Row, Standing, StoreError, UsageRow};
-use super::link::{Ask, Read, Reply, take};
-use super::scripts::{LAPSE, PUBLISH, TOUCH, eval};
+use super::super::shared::differences;
+use super::super::{LEASE_MAX, Pool, Publish, Published, Standing, StoreError, UsageRow};
+use super::link::{self, Ask, Reply, take};
+use super::scripts::{PUBLISH, TOUCH, eval};
 use super::{Redis, amount, number};
 use crate::clock::Hour;
 use crate::id::{AccountId, ReplicaId};
-use crate::money::Amount;
 
 /// How many accounts go out at once. Each takes Redis some 30 µs (measured) and a kilobyte: far below any sensible time limit.
 const BATCH_MAX: usize = 256;
@@ -44,7 +43,7 @@ impl Redis {
         for message in batch {
             match self.command(replica, message) {
                 Ok(command) => {
-                    commands.push(Ask::from(command));
+                    commands.push(command);
                     refused.push(None);
                     if message.new.spend != message.believed.spend {
                         spent.insert(&message.account);
@@ -116,7 +115,7 @@ impl Redis {
         command
     }
 
-    fn command(&self, replica: &ReplicaId, message: &Publish) -> Result<Cmd, StoreError> {
+    fn command(&self, replica: &ReplicaId, message: &Publish) -> Result<Ask, StoreError> {
         let by = differences(message)?;
         let (account, own) = (&message.account, replica.as_str());
         let hours: BTreeSet<Hour> = message.usage.iter().filter_map(|row| row.hour).collect();
@@ -127,6 +126,7 @@ impl Redis {
             self.names.outbox(account),
             self.names.lifetime(account, own),
             self.names.hours(account),
+            self.names.tombstones(account),
         ];
         let first_hour = keys.len().saturating_add(1);
         keys.extend(
@@ -134,106 +134,47 @@ impl Redis {
                 .iter()
                 .map(|hour| self.names.hour(account, *hour, own)),
         );
-        let mut command = eval(&PUBLISH, &keys);
-        command.arg(own).arg(message.seq);
+        let mut words = vec![own.to_owned(), message.seq.to_string()];
+        for standing in [message.believed, message.new] {
+            words.push(standing.spend.nanos().to_string());
+            words.push(standing.committed.nanos().to_string());
+            words.push(standing.rate.to_string());
+            words.push(standing.places.to_string());
+        }
         for figure in [
-            message.believed.spend,
-            message.believed.committed,
-            message.new.spend,
-            message.new.committed,
             by.spend,
-            by.spend.negated(),
             by.committed.negated(),
+            by.healed,
+            message.total,
             message.held,
             by.want,
             by.need,
             LEASE_MAX,
         ] {
-            command.arg(figure.nanos());
+            words.push(figure.nanos().to_string());
         }
-        command.arg(hours.len());
-        for hour in &hours {
-            command.arg(format!("{}|{own}", hour.0));
+        for sought in [message.rate, message.places] {
+            words.extend([sought.limit, sought.demand, sought.want].map(|n| n.to_string()));
         }
+        words.push(hours.len().to_string());
+        words.extend(hours.iter().map(|hour| format!("{}|{own}", hour.0)));
         for row in &message.usage {
             let place = row
                 .hour
                 .and_then(|hour| hours.iter().position(|h| *h == hour));
             // Lua counts from one; lifetime usage is the key before the index of hours.
             let key = place.map_or(5, |place| first_hour.saturating_add(place));
+            let tally = serde_json::to_string(&row.tally);
+            let tally = tally.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            words.extend([key.to_string(), field(row), tally]);
+        }
+        let make = move |standing: &link::Standing| {
+            let mut command = eval(&PUBLISH, &keys);
+            command.arg(u8::from(standing.fenced)).arg(&words);
             command
-                .arg(key)
-                .arg(field(row))
-                .arg(super::json(&row.tally)?);
-        }
-        Ok(command)
+        };
+        Ok(Ask::with(self.names.head(account), make))
     }
-
-    /// See [`super::super::Store::lapse`].
-    pub(super) async fn lapse_silent(
-        &self,
-        account: &AccountId,
-        silence_ms: u64,
-    ) -> Result<Amount, StoreError> {
-        let list = redis::cmd("SMEMBERS")
-            .arg(self.names.replicas(account))
-            .to_owned();
-        // By the clock of the node that wrote when they spoke.
-        let time = Ask::beside(self.names.replicas(account), redis::cmd("TIME"));
-        let (seconds, micros): (u64, u64) = self.link.ask(time).await?;
-        let now_ms = seconds
-            .saturating_mul(1_000)
-            .saturating_add(micros.div_euclid(1_000));
-        let replicas: Vec<String> = self.link.ask(list).await?;
-        let reads: Vec<_> = replicas.iter().map(|r| self.read_row(account, r)).collect();
-        let rows = self.link.at_once(&reads).await?;
-        let (mut commands, mut freed) = (Vec::new(), Vec::new());
-        for (replica, reply) in replicas.iter().zip(rows) {
-            let (row, live) = parse_row(take(reply)?)?;
-            if !live || now_ms.saturating_sub(row.seen_ms) <= silence_ms {
-                continue;
-            }
-            let keeps = kept(&row);
-            let back = row.committed.saturating_sub(keeps);
-            let keys = [self.names.head(account), self.names.row(account, replica)];
-            let mut command = eval(&LAPSE, &keys);
-            command.arg(row.seq);
-            for figure in [row.spend, row.committed, row.held, keeps, back] {
-                command.arg(figure.nanos());
-            }
-            commands.push(command.into());
-            freed.push(back);
-        }
-        let done = self.link.send(commands).await.replies;
-        let mut sum = Amount::ZERO;
-        for (reply, back) in done.into_iter().zip(freed) {
-            if take::<u64>(reply?)? == 1 {
-                sum = sum.saturating_add(back);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// Reads a row: see [`parse_row`].
-    pub(super) fn read_row(&self, account: &AccountId, replica: &str) -> Read {
-        let fields = ["spend", "committed", "seq", "held", "seen", "live"];
-        Read::new("HMGET", self.names.row(account, replica), &fields)
-    }
-}
-
-/// A row, and whether it is live; zeros if there is none.
-pub(super) fn parse_row(fields: Vec<Option<String>>) -> Result<(Row, bool), StoreError> {
-    let [spend, committed, seq, held, seen, live] = fields.as_slice() else {
-        return Err(StoreError::Corrupt("a row has other fields".into()));
-    };
-    let row = Row {
-        spend: amount(spend.as_deref())?,
-        committed: amount(committed.as_deref())?,
-        seq: number(seq.as_deref())?,
-        held: amount(held.as_deref())?,
-        seen_ms: number(seen.as_deref())?,
-    };
-    Ok((row, live.as_deref() == Some("1")))
 }
 
 /// Where a row of usage stands in its hash.
@@ -244,36 +185,41 @@ fn field(row: &UsageRow) -> String {
 
 /// What the script says, and how many events wait in the outbox.
 fn read_answer(account: &AccountId, reply: Reply) -> Result<(Published, u64), StoreError> {
+    let (history, fenced) = (reply.standing.number(), reply.standing.fenced);
     let words: Vec<String> = take(reply)?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["none"] => Err(StoreError::NoAccount(account.clone())),
-        ["range"] => Err(super::range(account)),
-        [
-            applied,
-            spend,
-            committed,
-            seq,
-            total,
-            unleased,
-            version,
-            outbox,
-        ] => {
-            let answer = Published {
-                applied: *applied == "1",
-                standing: Standing {
-                    spend: amount(Some(spend))?,
-                    committed: amount(Some(committed))?,
-                },
-                seq: number(Some(seq))?,
-                total: amount(Some(total))?,
-                unleased: amount(Some(unleased))?,
-                version: number(Some(version))?,
-            };
-            Ok((answer, number(Some(outbox))?))
-        }
-        other => Err(StoreError::Corrupt(format!(
-            "a message was answered with {other:?}"
-        ))),
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["none"] => return Err(StoreError::NoAccount(account.clone())),
+        ["range"] => return Err(super::range(account)),
+        _ => {}
     }
+    let other = || StoreError::Corrupt(format!("a message was answered with {words:?}"));
+    let word = |at: usize| words.get(at).map(String::as_str).ok_or_else(other);
+    let money = |at| amount(Some(word(at)?));
+    let count = |at| number(Some(word(at)?));
+    let pool = |at: usize| {
+        Ok::<_, StoreError>(Pool {
+            shared: count(at)?,
+            demand: count(at.saturating_add(1))?,
+            rested_ms: count(at.saturating_add(2))?,
+        })
+    };
+    let answer = Published {
+        applied: word(0)? == "1",
+        standing: Standing {
+            spend: money(1)?,
+            committed: money(2)?,
+            rate: count(3)?,
+            places: count(4)?,
+        },
+        seq: count(5)?,
+        total: money(6)?,
+        unleased: money(7)?,
+        version: count(8)?,
+        lost: money(9)?,
+        rate: pool(10)?,
+        places: pool(13)?,
+        history,
+        fenced,
+    };
+    Ok((answer, count(16)?))
 }

@@ -77,7 +77,11 @@ impl Limit {
             (false, true) => target,
             (false, false) => limit,
         };
-        let demand = if give_all || limit == 0 { 0 } else { self.demand };
+        let demand = if give_all || limit == 0 {
+            0
+        } else {
+            self.demand
+        };
         Sought {
             limit,
             demand,

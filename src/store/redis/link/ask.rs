@@ -35,7 +35,6 @@ impl From<Cmd> for Ask {
 }
 
 impl Ask {
-    #[expect(dead_code, reason = "for what depends on the history")]
     /// A command that depends on the history it is sent on. All its keys are in the slot of `key`.
     pub(in super::super) fn with(
         key: String,
@@ -110,7 +109,6 @@ impl Read {
 #[derive(Clone, Debug)]
 pub(in super::super) struct Reply {
     pub(in super::super) value: Value,
-    #[expect(dead_code, reason = "for what depends on the history")]
     pub(in super::super) standing: Standing,
 }
 

@@ -5,10 +5,12 @@
 //! long it has been known stands in Redis itself, by its own clock, so that all replicas agree; each asks for that once and counts
 //! on by its own running clock, so that no step of Redis' clock shortens a fence.
 
+use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
+use siphasher::sip::SipHasher24;
 
 use super::super::super::StoreError;
 use super::super::scripts::HISTORY;
@@ -27,6 +29,17 @@ pub(in super::super) struct Standing {
     pub(in super::super) age: Duration,
     /// It is younger than a lease time.
     pub(in super::super) fenced: bool,
+    /// For how much longer.
+    pub(in super::super) wait: Duration,
+}
+
+impl Standing {
+    /// The history as a number: see [`crate::store::History`].
+    pub(in super::super) fn number(&self) -> crate::store::History {
+        let mut hasher = SipHasher24::new();
+        hasher.write(self.history.as_bytes());
+        crate::store::History(hasher.finish())
+    }
 }
 
 /// A history, and how long it had been known when it was asked for.
@@ -99,6 +112,7 @@ impl Histories {
             history: Arc::clone(&history.id),
             age,
             fenced: age < self.fence,
+            wait: self.fence.saturating_sub(age),
         }
     }
 }

@@ -1,0 +1,160 @@
+//! What a replica remembers of an account beyond its own counters, and what it puts back into a store that lost history. Pure: where
+//! it is kept is `local`, who reads and writes the store is `drive`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::ledger::{Book, Entry, Healed, Rejected, TAIL_MAX, Told, heal, refill};
+use crate::money::Amount;
+use crate::policy::Policy;
+use crate::store::{Commit, KeyRecord, Restore, Snapshot};
+
+/// The newest that this replica knows of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The version of book and keys.
+    pub version: u64,
+    /// The book.
+    pub book: Book,
+    /// Its last entries, ascending, at most [`TAIL_MAX`].
+    pub tail: Vec<Entry>,
+    /// All keys.
+    pub keys: Vec<KeyRecord>,
+    /// The highest total of spend seen.
+    pub total: Amount,
+}
+
+/// What stands in a store, as far as it matters for what it lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stands {
+    /// The book and its totals, with what stands under [`Remembered::claims`].
+    pub snapshot: Snapshot,
+    /// Its last entries, as far back as ours go.
+    pub tail: Vec<Entry>,
+    /// All keys.
+    pub keys: Vec<KeyRecord>,
+}
+
+/// What to put back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PutBack {
+    /// The book; `None` if the store has all that was commanded.
+    pub commit: Option<Commit>,
+    /// Keys that the store lacks, or that are revoked here and not there; written after the book.
+    pub keys: Vec<KeyRecord>,
+    /// How many commands were put back.
+    pub commands: usize,
+    /// Commands that may be lost for good: older than what is remembered, and not in the store.
+    pub forgotten: u64,
+}
+
+impl Remembered {
+    /// As it was read: a book, the entries at its end, its keys.
+    pub fn new(snapshot: &Snapshot, tail: Vec<Entry>, keys: Vec<KeyRecord>) -> Self {
+        let more = tail.len().saturating_sub(TAIL_MAX);
+        Self {
+            version: snapshot.version,
+            book: snapshot.book.clone(),
+            tail: tail.into_iter().skip(more).collect(),
+            keys,
+            total: snapshot.spend,
+        }
+    }
+
+    /// The sequence number after which the entries that are remembered begin.
+    pub fn tail_after(book: &Book) -> u64 {
+        let tail = u64::try_from(TAIL_MAX).unwrap_or(u64::MAX);
+        book.entries.saturating_sub(tail)
+    }
+
+    /// The claims of all commands that could be put back: to be read with the store's book.
+    pub fn claims(&self) -> Vec<String> {
+        let name = |prefix: &str, name: &Option<String>| {
+            name.as_ref().map(|name| format!("{prefix}:{name}"))
+        };
+        let of = |entry: &Entry| {
+            [
+                name("k", &entry.idempotency_key),
+                name("o", &entry.order_id),
+            ]
+        };
+        self.tail.iter().flat_map(of).flatten().collect()
+    }
+
+    /// What a store lacks of this: `stands` is what it has, `None` if it has nothing of the account.
+    ///
+    /// # Errors
+    ///
+    /// If the ledger refuses a command that it took before.
+    pub fn put_back(
+        &self,
+        stands: Option<&Stands>,
+        policy_of: impl Fn(&Book) -> Policy,
+        now: Timestamp,
+    ) -> Result<PutBack, Rejected> {
+        let ours = Told {
+            book: &self.book,
+            tail: &self.tail,
+        };
+        let healed = match stands {
+            None => Some(refill(ours)),
+            Some(stands) => {
+                let Stands { snapshot, tail, .. } = stands;
+                let theirs = Told {
+                    book: &snapshot.book,
+                    tail,
+                };
+                let claims = self.claims();
+                let claimed = |claim: &str| {
+                    let mut standing = claims.iter().zip(&snapshot.claims);
+                    standing.any(|(name, found)| name == claim && found.is_some())
+                };
+                // What is lost was spent all the same.
+                let spend = snapshot.spend.max(self.total);
+                heal(theirs, ours, spend, claimed, policy_of, now)?
+            }
+        };
+        let theirs = stands.map_or(0, |stands| stands.snapshot.version);
+        let keys = self.missing_keys(stands);
+        Ok(PutBack {
+            commands: healed.as_ref().map_or(0, |healed| healed.commands),
+            forgotten: healed.as_ref().map_or(0, |healed| healed.forgotten),
+            commit: healed.map(|healed| self.commit(healed, theirs)),
+            keys,
+        })
+    }
+
+    fn commit(&self, healed: Healed, theirs: u64) -> Commit {
+        let Healed {
+            book,
+            entries,
+            events,
+            claims,
+            credit_delta,
+            forgotten,
+            ..
+        } = healed;
+        let restore = Restore {
+            version: self.version.max(theirs).saturating_add(1),
+            entries_gone: forgotten,
+        };
+        Commit {
+            expected: theirs,
+            book,
+            credit_delta,
+            entries,
+            events,
+            claims,
+            restore: Some(restore),
+        }
+    }
+
+    fn missing_keys(&self, stands: Option<&Stands>) -> Vec<KeyRecord> {
+        let there = stands.map_or(&[][..], |stands| &stands.keys);
+        let lacks = |key: &&KeyRecord| match there.iter().find(|other| other.id == key.id) {
+            None => true,
+            Some(other) => key.revoked.is_some() && other.revoked.is_none(),
+        };
+        self.keys.iter().filter(lacks).cloned().collect()
+    }
+}
