@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::books::Books;
+use crate::books::recall::Recall;
 use crate::catalog::{Catalog, CatalogError, Layer};
 use crate::clock::Clock;
 use crate::engine::{Bounds, Engine};
@@ -70,11 +71,15 @@ impl Core {
         } = parts;
         let catalog = Arc::new(Catalog::new(layer)?);
         let engine = Engine::new(random()?, bounds);
-        let sync = SyncHandle::new(
+        let books = Books::new(
             Arc::clone(&store),
-            Arc::clone(&engine),
             Arc::clone(&catalog),
             clock.clone(),
+            Recall::default(),
+        );
+        let sync = SyncHandle::new(
+            books.clone(),
+            Arc::clone(&engine),
             replica.clone(),
             sync,
             metrics.clone(),
@@ -87,7 +92,6 @@ impl Core {
             metrics,
             holds_max,
         );
-        let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
         Ok(Arc::new(Self {
             store,
             books,

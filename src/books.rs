@@ -2,6 +2,9 @@
 //! for the steward. No rules here (they are in [`crate::ledger`]) and no engine: whoever holds an account in memory hears of
 //! a change from [`Store::changes`].
 
+pub mod recall;
+pub mod remember;
+
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -10,6 +13,7 @@ use crate::id::AccountId;
 use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Rejected, Seen, apply};
 use crate::policy::Overrides;
 use crate::store::{Commit, Snapshot, Store, StoreError, Stored};
+use recall::Recall;
 
 /// How often a command is tried against faster writers. Each lost try means that another command of the same account went
 /// through, so this many at once on one account is a caller that should serialise them.
@@ -18,9 +22,10 @@ const TRIES_MAX: u32 = 64;
 /// Runs commands. Cheap to clone.
 #[derive(Clone)]
 pub struct Books {
-    store: Arc<dyn Store>,
-    catalog: Arc<Catalog>,
-    clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Clock,
+    pub(crate) recall: Recall,
 }
 
 /// Other rules for an account: see [`Action::Configure`]. A field that is `None` is left as it is.
@@ -72,12 +77,13 @@ pub enum CommandError {
 }
 
 impl Books {
-    /// Over a store.
-    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, clock: Clock) -> Self {
+    /// Over a store. What is written is remembered, too.
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, clock: Clock, recall: Recall) -> Self {
         Self {
             store,
             catalog,
             clock,
+            recall,
         }
     }
 
@@ -238,7 +244,7 @@ impl Books {
             expected: read.version,
             book: book.clone(),
             credit_delta,
-            entries,
+            entries: entries.clone(),
             events,
             claims,
             restore: None,
@@ -255,6 +261,7 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
+        self.recall.wrote(&snapshot, &entries);
         Ok(Some(Done {
             entry,
             replayed: false,

@@ -7,7 +7,7 @@
 
 mod drive;
 pub mod line;
-pub mod remember;
+mod rejoin;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,7 @@ use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
-use crate::store::{LEASE_MAX, Publish, Published, Scarce, Store, StoreError};
+use crate::store::{LEASE_MAX, Opened, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
 use line::{Give, Line, Own, rules};
 
@@ -93,6 +93,8 @@ struct Sync {
     /// Accounts being taken up; each entry lasts as long as somebody waits for it.
     loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
     lookups: Semaphore,
+    /// The store's history may be another one.
+    reconcile: Notify,
     status: Status,
 }
 
@@ -104,6 +106,7 @@ struct Entry {
     /// An answer came, or a book.
     changed: Notify,
     observing: AtomicBool,
+    rejoining: AtomicBool,
     /// In running time: since then silent replicas need not be looked for again.
     lapsed: AtomicU64,
     /// In running time: since then the others need not be told again that a limit is used up.
@@ -125,6 +128,8 @@ struct Status {
     /// Replicas whose lease was taken back, and that were retired, by this one.
     lapsed: AtomicU64,
     retired: AtomicU64,
+    /// Commands that this replica put back into a store that had lost them.
+    restored: AtomicU64,
     /// Free leases as of the last round, in nano-units.
     leased: AtomicI64,
     held: AtomicI64,
@@ -168,21 +173,19 @@ pub struct SyncStatus {
 impl SyncHandle {
     /// A sync that does nothing until [`SyncHandle::run`] is polled.
     pub fn new(
-        store: Arc<dyn Store>,
+        books: Books,
         engine: Arc<Engine>,
-        catalog: Arc<Catalog>,
-        clock: Clock,
         replica: ReplicaId,
         settings: Settings,
         metrics: Metrics,
     ) -> Self {
-        let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
         Self(Arc::new(Sync {
-            store,
+            store: Arc::clone(&books.store),
             engine,
-            catalog,
+            catalog: Arc::clone(&books.catalog),
+            clock: books.clock.clone(),
             books,
-            clock,
+            reconcile: Notify::new(),
             replica,
             settings,
             metrics,
@@ -345,7 +348,7 @@ impl Sync {
     }
 
     async fn look_up(
-        &self,
+        self: &Arc<Self>,
         secret: &[u8],
         fingerprint: Fingerprint,
         now: Now,
@@ -398,7 +401,7 @@ impl Sync {
     }
 
     /// An account, loaded once however many ask for it at the same time.
-    async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
+    async fn account(self: &Arc<Self>, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(entry) = self.entry(id).filter(|entry| !entry.account.retired()) {
             return Ok(Some(Arc::clone(&entry.account)));
         }
@@ -410,7 +413,7 @@ impl Sync {
         Ok(self.entry(id).map(|entry| Arc::clone(&entry.account)))
     }
 
-    async fn load(&self, id: &AccountId) -> Result<bool, StoreError> {
+    async fn load(self: &Arc<Self>, id: &AccountId) -> Result<bool, StoreError> {
         if self.entry(id).is_some_and(|entry| !entry.account.retired()) {
             return Ok(true);
         }
@@ -436,6 +439,7 @@ impl Sync {
             waiting: AtomicI64::new(0),
             changed: Notify::new(),
             observing: AtomicBool::new(false),
+            rejoining: AtomicBool::new(false),
             lapsed: AtomicU64::new(0),
             crowded: AtomicU64::new(0),
         };
@@ -445,6 +449,10 @@ impl Sync {
         let mut line = entry.line();
         let policy = self.catalog.policy_of(&line.known.book);
         line.go_by(&entry.account, policy, now);
+        drop(line);
+        let Opened { snapshot, keys, .. } = opened;
+        let sync = Arc::clone(self);
+        tokio::spawn(async move { sync.remember_or_warn(snapshot, keys).await });
         Ok(true)
     }
 

@@ -30,8 +30,8 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use super::{
-    AccountSpend, CHANGES_MAX, Change, Commit, KeyRecord, Lapsed, Opened, Publish, Published,
-    Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
+    AccountSpend, CHANGES_MAX, Change, Commit, History, KeyRecord, Lapsed, Opened, Publish,
+    Published, Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
 };
 use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
@@ -158,6 +158,15 @@ impl Store for RedisStore {
         pong.map(drop)
     }
 
+    async fn history(&self, account: &AccountId) -> Result<History, StoreError> {
+        let standing = self
+            .redis
+            .link
+            .standing_of(&self.redis.names.head(account))
+            .await?;
+        Ok(standing.number())
+    }
+
     async fn open(
         &self,
         account: &AccountId,
@@ -260,8 +269,9 @@ impl Store for RedisStore {
         name: &str,
         expected: u64,
         body: Vec<u8>,
+        lost: bool,
     ) -> Result<Stored, StoreError> {
-        self.redis.write_document(name, expected, &body).await
+        self.redis.write_document(name, expected, body, lost).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

@@ -45,7 +45,8 @@ pub(super) enum Round {
 pub(super) async fn run(sync: Arc<Sync>) {
     let schedule = supervise("sync schedule", || schedule(Arc::clone(&sync)));
     let listener = supervise("change listener", || listen(Arc::clone(&sync)));
-    tokio::join!(schedule, listener);
+    let reconciler = supervise("reconciler", || Arc::clone(&sync).reconcile());
+    tokio::join!(schedule, listener, reconciler);
 }
 
 /// Starts a part again when it ends or panics, for ever: none of them may die quietly.
@@ -81,18 +82,18 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// One look of the ledger at an account. Takes the flag down however it ends.
-struct Observing<'a>(&'a Entry);
+/// Work on an account that is done by one at a time. Takes its flag down however it ends.
+struct Alone<'a>(&'a AtomicBool);
 
-impl<'a> Observing<'a> {
-    fn begin(entry: &'a Entry) -> Option<Self> {
-        (!entry.observing.swap(true, SeqCst)).then_some(Self(entry))
+impl<'a> Alone<'a> {
+    fn begin(flag: &'a AtomicBool) -> Option<Self> {
+        (!flag.swap(true, SeqCst)).then_some(Self(flag))
     }
 }
 
-impl Drop for Observing<'_> {
+impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        self.0.observing.store(false, SeqCst);
+        self.0.store(false, SeqCst);
     }
 }
 
@@ -143,6 +144,7 @@ async fn schedule(sync: Arc<Sync>) {
 async fn listen(sync: Arc<Sync>) {
     let mut changes = sync.store.changes();
     // Whatever changed before this listens, nobody tells.
+    sync.reconcile.notify_one();
     sync.follow_all().await;
     loop {
         match changes.recv().await {
@@ -282,6 +284,9 @@ impl Sync {
                     break;
                 };
                 let answer = self.note(answer);
+                if matches!(answer, Err(StoreError::NoAccount(_))) {
+                    self.gone(entry);
+                }
                 if self.answer(entry, answer.as_ref().ok()) {
                     again.push(Arc::clone(entry));
                 }
@@ -296,6 +301,17 @@ impl Sync {
             entry.changed.notify_waiters();
         }
         first_error.map_or(Ok(entries.len()), Err)
+    }
+
+    /// The store does not have an account that was loaded from it.
+    fn gone(self: &Arc<Self>, entry: &Arc<Entry>) {
+        self.reconcile.notify_one();
+        let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
+        let next = line::Next {
+            rejoin: true,
+            ..line::Next::default()
+        };
+        tokio::spawn(async move { sync.attend(&entry, next).await });
     }
 
     fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
@@ -343,6 +359,14 @@ impl Sync {
     /// What takes a word with the store. Whoever waits is woken after it.
     async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
         let id = entry.account.id();
+        if next.rejoin
+            && let Some(_alone) = Alone::begin(&entry.rejoining)
+        {
+            self.reconcile.notify_one();
+            if let Err(error) = self.rejoin(id).await {
+                tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
+            }
+        }
         if let Some((rate, places)) = next.crowded {
             self.crowd(entry, Scarce::Shares(rate, places)).await;
         }
@@ -352,7 +376,7 @@ impl Sync {
             tokio::time::sleep(SCARCE_WAIT).await;
         }
         if next.observe
-            && let Some(observing) = Observing::begin(entry)
+            && let Some(observing) = Alone::begin(&entry.observing)
         {
             let observed = self.books.run(id, Command::observe()).await;
             drop(observing);
@@ -360,7 +384,7 @@ impl Sync {
                 tracing::warn!(account = %id, %error, "what is due could not be written; it is tried again");
             }
         }
-        if (next.refresh || next.observe)
+        if (next.refresh || next.observe || next.rejoin)
             && let Err(error) = self.refresh(id).await
         {
             tracing::warn!(account = %id, %error, "a changed book could not be read; it is tried again");
@@ -464,8 +488,8 @@ impl Sync {
             return Ok(());
         };
         let keys = self.note(self.store.keys(account).await)?;
-        self.take_in(&entry, snapshot, keys);
-        Ok(())
+        self.take_in(&entry, snapshot.clone(), keys.clone());
+        self.remember(snapshot, keys).await
     }
 
     /// Takes up a book, and the keys that were read after it.
@@ -503,7 +527,10 @@ impl Sync {
                 let sync = Arc::clone(self);
                 tokio::spawn(async move { sync.publish(&[entry], give).await });
             }
-            Change::All => self.follow_all().await,
+            Change::All => {
+                self.reconcile.notify_one();
+                self.follow_all().await;
+            }
             Change::Document(_) => self.follow_documents().await,
         }
     }

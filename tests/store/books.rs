@@ -317,7 +317,10 @@ pub(super) async fn documents_are_compared_and_set(f: &Fixture) {
         (2, b"z".to_vec(), Stored::Conflict),
     ] {
         assert_eq!(
-            store.put_document("prices", expected, body).await.unwrap(),
+            store
+                .put_document("prices", expected, body, false)
+                .await
+                .unwrap(),
             stored
         );
     }
@@ -335,7 +338,10 @@ pub(super) async fn changes_are_told(f: &Fixture) {
     for what in [Scarce::Money, shares] {
         store.tell_scarce(&account("a"), what).await.unwrap();
     }
-    store.put_document("prices", 0, Vec::new()).await.unwrap();
+    store
+        .put_document("prices", 0, Vec::new(), false)
+        .await
+        .unwrap();
     let mut told = Vec::new();
     while told.len() < 5 {
         let change = timeout(Duration::from_secs(10), changes.recv()).await;

@@ -242,7 +242,7 @@ async fn a_full_redis_changes_nothing() {
     unavailable(&store.publish(&speaker.replica, vec![message.clone()]).await[0]);
     unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
     unavailable(&store.put_key(1, key("a", "k1", "d")).await);
-    unavailable(&store.put_document("prices", 0, Vec::new()).await);
+    unavailable(&store.put_document("prices", 0, Vec::new(), false).await);
     let now = snapshot(&store, "a").await;
     assert_eq!(
         (now.version, now.spend, now.unleased),

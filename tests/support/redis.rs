@@ -1,7 +1,7 @@
 //! A real `redis-server` on a Unix socket in a directory of its own: no port to collide, killed when dropped.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -49,6 +49,24 @@ impl Server {
         self.child = Some(child);
         let answers = async || self.try_command::<String>(&["PING"]).ok();
         super::until("redis-server answers", answers).await;
+    }
+
+    /// What it has acknowledged so far, as it stands on its disk.
+    pub(crate) fn copy(&self) -> TempDir {
+        let copy = TempDir::new().unwrap();
+        copy_files(&self.log(), copy.path());
+        copy
+    }
+
+    /// Puts back what it had when this was copied: it has lost what came after. It must not run.
+    pub(crate) fn put_back(&self, copy: &TempDir) {
+        std::fs::remove_dir_all(self.log()).unwrap();
+        std::fs::create_dir(self.log()).unwrap();
+        copy_files(copy.path(), &self.log());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir")
     }
 
     /// The socket it listens on.
@@ -104,6 +122,13 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 

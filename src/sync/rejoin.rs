@@ -1,0 +1,160 @@
+//! What is done about a store that may have lost history: each account that this replica remembers is compared, and what is missing is
+//! put back. What that is, is [`crate::books::remember`]; this reads and writes the store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::Sync;
+use crate::books::remember::{PutBack, Remembered, Stands};
+use crate::id::AccountId;
+use crate::ledger::TAIL_MAX;
+use crate::store::{KeyRecord, Snapshot, StoreError, Stored};
+
+/// How often an account is tried while others write it too: all of them put the same back, so one of the first has it done.
+const TRIES_MAX: u32 = 16;
+
+/// How many accounts are compared at once: each takes some reads, and the calls that are being served come first.
+const AT_ONCE: usize = 16;
+
+impl Sync {
+    /// Remembers a book as it was read, with the entries at its end.
+    pub(super) async fn remember(
+        &self,
+        snapshot: Snapshot,
+        keys: Vec<KeyRecord>,
+    ) -> Result<(), StoreError> {
+        let id = &snapshot.book.account;
+        let known = self.books.recall.get(id);
+        if known.is_some_and(|known| known.version >= snapshot.version) {
+            return Ok(());
+        }
+        let history = self.store.history(id).await?;
+        let tail = self.tail(&snapshot).await?;
+        self.books.recall.keep(Remembered {
+            history: Some(history),
+            ..Remembered::new(&snapshot, tail, keys)
+        });
+        Ok(())
+    }
+
+    pub(super) async fn remember_or_warn(&self, snapshot: Snapshot, keys: Vec<KeyRecord>) {
+        let account = snapshot.book.account.clone();
+        if let Err(error) = self.remember(snapshot, keys).await {
+            tracing::warn!(%account, %error, "could not be read to be remembered; its next change is");
+        }
+    }
+
+    /// The last entries of a book as it was read.
+    async fn tail(&self, snapshot: &Snapshot) -> Result<Vec<crate::ledger::Entry>, StoreError> {
+        let (id, book) = (&snapshot.book.account, &snapshot.book);
+        let after = Remembered::tail_after(book);
+        let mut tail = self.note(self.store.entries(id, after, TAIL_MAX).await)?;
+        // It may have gone on since.
+        tail.retain(|entry| entry.sequence <= book.entries);
+        Ok(tail)
+    }
+
+    /// Compares an account with what this replica remembers of it, and puts back what the store lacks.
+    pub(super) async fn rejoin(&self, id: &AccountId) -> Result<(), StoreError> {
+        let Some(ours) = self.books.recall.get(id) else {
+            return Ok(());
+        };
+        let claims = ours.claims();
+        for _ in 0..TRIES_MAX {
+            let stands = self.stands(id, &claims).await?;
+            let now = self.clock.now().wall;
+            let plan = ours.put_back(stands.as_ref(), |book| self.catalog.policy_of(book), now);
+            let plan = plan.map_err(|rejected| {
+                StoreError::Corrupt(format!("`{id}` cannot be put back: {rejected}"))
+            })?;
+            let version = stands.map_or(0, |stands| stands.snapshot.version);
+            if self.put_back(id, &plan, version).await? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unavailable(format!(
+            "`{id}` is being changed by too many at once"
+        )))
+    }
+
+    async fn stands(
+        &self,
+        id: &AccountId,
+        claims: &[String],
+    ) -> Result<Option<Stands>, StoreError> {
+        let Some(snapshot) = self.note(self.store.read(id, claims).await)? else {
+            return Ok(None);
+        };
+        let tail = self.tail(&snapshot).await?;
+        let keys = self.note(self.store.keys(id).await)?;
+        Ok(Some(Stands {
+            snapshot,
+            tail,
+            keys,
+        }))
+    }
+
+    /// Writes what is missing; `false` if somebody else wrote first.
+    async fn put_back(
+        &self,
+        id: &AccountId,
+        plan: &PutBack,
+        mut version: u64,
+    ) -> Result<bool, StoreError> {
+        if let Some(commit) = &plan.commit {
+            match self.note(self.store.commit(commit.clone()).await)? {
+                Stored::Conflict => return Ok(false),
+                Stored::At(at) => version = at,
+            }
+            let (commands, forgotten) = (plan.commands, plan.forgotten);
+            tracing::warn!(account = %id, commands, "the store had lost commands; they are put back");
+            if forgotten > 0 && version > 1 {
+                tracing::error!(account = %id, forgotten, "older entries of the ledger are lost for good");
+            }
+            let commands = u64::try_from(commands).unwrap_or(u64::MAX);
+            self.status.restored.fetch_add(commands, Relaxed);
+        }
+        for key in &plan.keys {
+            match self.note(self.store.put_key(version, key.clone()).await)? {
+                Stored::Conflict => return Ok(false),
+                Stored::At(at) => version = at,
+            }
+            tracing::warn!(account = %id, key = %key.id, "the store had lost a key or its revocation; it is put back");
+        }
+        Ok(true)
+    }
+
+    /// Whenever the store's history may be another one, every account that is remembered from before is compared and taken up, so that
+    /// its spend is published again.
+    pub(super) async fn reconcile(self: Arc<Self>) {
+        loop {
+            self.reconcile.notified().await;
+            self.reconcile_all().await;
+        }
+    }
+
+    async fn reconcile_all(self: &Arc<Self>) {
+        let ids = self.books.recall.accounts();
+        let work = stream::iter(ids).for_each_concurrent(AT_ONCE, |id| async move {
+            if let Err(error) = self.reconcile_one(&id).await {
+                tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
+                self.reconcile.notify_one();
+            }
+        });
+        work.await;
+    }
+
+    async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
+        let history = self.store.history(id).await?;
+        if self.books.recall.history(id) == Some(history) {
+            return Ok(());
+        }
+        self.rejoin(id).await?;
+        self.account(id).await?;
+        self.refresh(id).await?;
+        self.books.recall.in_history(id, history);
+        Ok(())
+    }
+}
