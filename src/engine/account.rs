@@ -323,13 +323,22 @@ impl Account {
     }
 
     /// A call was admitted under the rate limit.
-    pub(super) fn count_rated(&self) {
+    pub(super) fn count_rated(self: &Arc<Self>) {
         self.hot.admitted.fetch_add(1, Relaxed);
+        self.announce();
     }
 
     /// A call was refused for the rate.
-    pub(super) fn count_rate_refused(&self) {
+    pub(super) fn count_rate_refused(self: &Arc<Self>) {
         self.sought.rate_refused.fetch_add(1, Relaxed);
+        self.announce();
+    }
+
+    /// There is something to tell the store: what was spent, or what callers ask of a limit.
+    fn announce(self: &Arc<Self>) {
+        if !self.hot.dirty.load(Relaxed) && !self.hot.dirty.swap(true, Relaxed) {
+            self.shared.enqueue(Arc::clone(self));
+        }
     }
 
     /// Counts a call in, if there is room. Whoever is in looks at [`Account::retired`] next: either it sees that the account is
@@ -462,9 +471,7 @@ impl Account {
             .unwrap_or_else(PoisonError::into_inner)
             .dirty
             .push(cell);
-        if !self.hot.dirty.swap(true, Relaxed) {
-            self.shared.enqueue(Arc::clone(self));
-        }
+        self.announce();
     }
 
     /// The cells that changed since the last time.

@@ -25,7 +25,7 @@ pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 /// whatever the interval.
 const DRY_MAX: Duration = Duration::from_millis(100);
 
-/// The others are told that a limit is used up four times in an interval, and in one this long at least.
+/// The others are told that a limit is used up eight times in an interval, and in one this long at least.
 const CROWD_MAX: Duration = Duration::from_millis(200);
 
 /// How long a part that died waits before it is started again.
@@ -436,7 +436,7 @@ impl Sync {
         let now = self.clock.now().mono;
         let told = Monotonic::from_nanos(entry.crowded.load(Relaxed));
         let pause = self.settings.times.interval.min(CROWD_MAX);
-        if now.since(told) >= pause.checked_div(4).unwrap_or_default() {
+        if now.since(told) >= pause.checked_div(8).unwrap_or_default() {
             entry.crowded.store(now.nanos(), Relaxed);
             let told = self.store.tell_scarce(entry.account.id(), what).await;
             // The next answer says it again.

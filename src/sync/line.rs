@@ -46,7 +46,7 @@ impl Times {
     /// How long calls over a limit do not ask for more of it once the store has said what there is. Several times in an interval, so
     /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
     fn share_pause(&self) -> Duration {
-        let pause = self.interval.checked_div(8).unwrap_or_default();
+        let pause = self.interval.checked_div(10).unwrap_or_default();
         pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
     }
 }
