@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::engine::{Bounds, Engine};
 use crate::gate::Gate;
 use crate::id::ReplicaId;
+use crate::local::counters::Counters;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// The configured prices and policies.
     pub layer: Layer,
+    /// Where this process counts.
+    pub counters: Arc<Counters>,
     /// The clock.
     pub clock: Clock,
     /// The schedule.
@@ -62,6 +65,7 @@ impl Core {
             store,
             replica,
             layer,
+            counters,
             clock,
             sync,
             bounds,
@@ -69,7 +73,7 @@ impl Core {
             metrics,
         } = parts;
         let catalog = Arc::new(Catalog::new(layer)?);
-        let engine = Engine::new(random()?, bounds);
+        let engine = Engine::new(random()?, bounds, counters);
         let sync = SyncHandle::new(
             Arc::clone(&store),
             Arc::clone(&engine),

@@ -411,7 +411,8 @@ impl Sync {
         let book = &opened.snapshot.book;
         let cells = self.engine.own_cells(hour, &opened.usage);
         let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
-        let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
+        let taken = self.engine.counters().take_up(id);
+        let account = self.engine.load(taken, rules, cells.iter().cloned());
         // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
         account.forget_before(hour);
         let entry = Entry {

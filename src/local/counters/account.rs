@@ -1,6 +1,6 @@
 //! One account's slots: as they are taken up, and as a loaded account counts with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::Counters;
@@ -110,25 +110,36 @@ impl TakenUp {
     /// be no less than the store's. Returns the rows that differ from what is remembered.
     pub(in crate::local) fn raise(&mut self, stored: &[UsageRow]) -> Vec<UsageRow> {
         // The slots first: what they have, need not have been folded.
+        let mut slots: HashMap<RowId, Slot> = std::mem::take(&mut self.slots)
+            .into_iter()
+            .map(|slot| (slot.row().clone(), slot))
+            .collect();
         for row in stored {
             let open = |hour: &Hour| !self.counters.counters.is_closed(*hour);
             let Some(hour) = row.hour.filter(open) else {
                 continue;
             };
-            let slot = self.counters.slot(&row.key, row.model.as_ref(), hour);
-            slot.go_on_from(&row.tally);
-            if !self.slots.iter().any(|known| known.is_same(&slot)) {
-                self.slots.push(slot);
-            }
+            let id = RowId {
+                hour,
+                key: row.key.clone(),
+                model: row.model.clone(),
+            };
+            let fresh = |id: &RowId| self.counters.slot(&id.key, id.model.as_ref(), hour);
+            slots
+                .entry(id)
+                .or_insert_with_key(fresh)
+                .go_on_from(&row.tally);
+        }
+        self.slots = slots.into_values().collect();
+        let mut here: BTreeMap<_, Tally> = BTreeMap::new();
+        for slot in &self.slots {
+            let RowId { key, model, .. } = slot.row().clone();
+            here.entry((key, model)).or_default().add(&slot.tally());
         }
         let mut raised = Vec::new();
         for row in stored.iter().filter(|row| row.hour.is_none()) {
             let id = (row.key.clone(), row.model.clone());
-            let same = |slot: &&Slot| slot.row().key == row.key && slot.row().model == row.model;
-            let mut here = Tally::default();
-            for slot in self.slots.iter().filter(same) {
-                here.add(&slot.tally());
-            }
+            let here = here.get(&id).copied().unwrap_or_default();
             let folded = self.folded.entry(id).or_default();
             let more = row.tally.since(&here).highest(folded);
             if more != *folded {
