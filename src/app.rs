@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::engine::{Bounds, Engine};
 use crate::gate::Gate;
 use crate::id::ReplicaId;
+use crate::local::counters::Counters;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// The configured prices and policies.
     pub layer: Layer,
+    /// Where this process counts.
+    pub counters: Arc<Counters>,
     /// The clock.
     pub clock: Clock,
     /// The schedule.
@@ -63,6 +66,7 @@ impl Core {
             store,
             replica,
             layer,
+            counters,
             clock,
             sync,
             bounds,
@@ -70,7 +74,7 @@ impl Core {
             metrics,
         } = parts;
         let catalog = Arc::new(Catalog::new(layer)?);
-        let engine = Engine::new(random()?, bounds);
+        let engine = Engine::new(random()?, bounds, counters);
         let books = Books::new(
             Arc::clone(&store),
             Arc::clone(&catalog),

@@ -103,6 +103,7 @@ pub mod engine;
 pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod local;
 pub mod meter;
 pub mod money;
 pub mod policy;

@@ -430,7 +430,7 @@ impl Sync {
             (id.clone(), model, *tally)
         });
         let own = Own::published(&opened, own.collect());
-        let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
+        let account = self.engine.load(self.engine.counters().take_up(id), rules, cells.iter().cloned());
         // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
         account.forget_before(hour);
         let entry = Entry {

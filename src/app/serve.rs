@@ -11,6 +11,7 @@ use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
 use crate::config::{Config, Listen, StoreKind};
 use crate::id::ReplicaId;
+use crate::local::counters::Counters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::{self, RedisStore};
 use crate::store::{Store, StoreError};
@@ -140,6 +141,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
         store,
         replica,
         layer: config.catalog.clone(),
+        counters: Counters::in_memory(),
         clock: clock.clone(),
         sync: config.sync_settings(),
         bounds: config.bounds(),

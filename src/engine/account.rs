@@ -18,6 +18,7 @@ use super::gcra::{Earned, Gcra, Rate};
 use super::purse::Purse;
 use crate::clock::{Hour, Monotonic};
 use crate::id::AccountId;
+use crate::local::counters::{AccountCounters, RowId, Totals};
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::usage::Tally;
@@ -98,7 +99,7 @@ pub struct Asked {
 pub struct Account {
     hot: Hot,
     sought: Sought,
-    id: AccountId,
+    counters: AccountCounters,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
     /// Calls whose hold is over and whose charge may still come.
@@ -134,14 +135,13 @@ struct Cells {
 
 impl Account {
     pub(super) fn new(
-        id: AccountId,
+        counters: AccountCounters,
         rules: Rules,
         shared: Arc<Shared>,
-        own_rows: impl Iterator<Item = (CellId, Tally)>,
+        cells: Vec<Arc<Cell>>,
     ) -> Self {
-        let cell = |(id, tally): (CellId, Tally)| (id.clone(), Arc::new(Cell::new(id, &tally)));
         let cells = Cells {
-            all: own_rows.map(cell).collect(),
+            all: cells.into_iter().map(|cell| (cell.id(), cell)).collect(),
             ..Cells::default()
         };
         let account = Self {
@@ -150,7 +150,7 @@ impl Account {
                 ..Hot::default()
             },
             sought: Sought::default(),
-            id,
+            counters,
             rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
             awaited: AtomicU32::new(0),
@@ -162,7 +162,23 @@ impl Account {
 
     /// Its name.
     pub const fn id(&self) -> &AccountId {
-        &self.id
+        self.counters.account()
+    }
+
+    /// What its sync keeps of it.
+    pub fn totals(&self) -> &Totals {
+        self.counters.totals()
+    }
+
+    /// The store has this much of a row, whether its cell is still here or not.
+    pub fn acknowledge(&self, row: &RowId, tally: &Tally) {
+        self.counters.acknowledge(row, tally);
+    }
+
+    /// Every cell that is here, in no order.
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.all.values().map(Arc::clone).collect()
     }
 
     /// What its calls go by.
@@ -457,11 +473,16 @@ impl Account {
     pub(super) fn cell(&self, mut id: CellId) -> Arc<Cell> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         id.hour = id.hour.max(cells.since);
-        let cell = cells
-            .all
-            .entry(id)
-            .or_insert_with_key(|id| Arc::new(Cell::new(id.clone(), &Tally::default())));
-        Arc::clone(cell)
+        if let Some(cell) = cells.all.get(&id) {
+            return Arc::clone(cell);
+        }
+        let model = self.shared.model_name(id.model);
+        let slot = self.counters.slot(&id.key, model.as_ref(), id.hour);
+        // A later one, if that hour was closed meanwhile.
+        id.hour = slot.row().hour;
+        let (model, hour) = (id.model, id.hour);
+        let fresh = || Arc::new(Cell::new(model, hour, slot));
+        Arc::clone(cells.all.entry(id).or_insert_with(fresh))
     }
 
     /// Queues a cell for publishing, and the account with it.
@@ -487,7 +508,7 @@ impl Account {
         )
     }
 
-    /// Lets go of cells of earlier hours that no call in flight counts into. Returns which.
+    /// Lets go of cells of earlier hours that no call in flight counts into. Returns which. Their slots stay where they are.
     pub(crate) fn forget_before(&self, hour: Hour) -> Vec<CellId> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         let Cells { all, dirty, since } = &mut *cells;

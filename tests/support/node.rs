@@ -11,6 +11,7 @@ use tollgate::engine::{Bounds, digest};
 use tollgate::gate::{Call, Ticket};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::ledger::{Action, Command};
+use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::{Overrides, Policy};
 use tollgate::pricing::{Per, Price, Rate};
@@ -137,6 +138,7 @@ impl Node {
             store,
             replica,
             layer,
+            counters: Counters::in_memory(),
             clock,
             sync: settings,
             bounds: Bounds::default(),
