@@ -11,7 +11,7 @@ use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
 use crate::config::{Config, Listen, StoreKind};
 use crate::id::ReplicaId;
-use crate::local::counters::Counters;
+use crate::local::{Local, LocalError};
 use crate::store::embedded::Embedded;
 use crate::store::redis::{self, RedisStore};
 use crate::store::{Store, StoreError};
@@ -34,6 +34,9 @@ pub enum ServeError {
     /// The parts do not fit together.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The data directory cannot be used.
+    #[error("data directory: {0}")]
+    Local(#[from] LocalError),
     /// The store cannot be opened.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -135,13 +138,15 @@ impl Drop for Task {
 /// Starts everything. Nothing is left running by an error.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> {
     let metrics = config.metrics();
-    let (store, replica) = open_store(&config, &clock).await?;
+    let (store, own_name) = open_store(&config, &clock).await?;
+    let local = open_local(&config, &clock, own_name).await?;
+    let replica = local.replica().clone();
     let store: Arc<dyn Store> = Arc::new(Watched::new(store, metrics.clone(), clock.clone()));
     let core = Core::new(Parts {
         store,
         replica,
         layer: config.catalog.clone(),
-        counters: Counters::in_memory(),
+        local: Some(local),
         clock: clock.clone(),
         sync: config.sync_settings(),
         bounds: config.bounds(),
@@ -253,8 +258,22 @@ async fn open_store(
     }
 }
 
-/// A name for this run. Spend counters live in memory, so a replica that starts again must not go on under a name whose
-/// counters it does not have: its last messages may still be on their way.
+/// The data directory: who this replica is, is kept there with its counters. A new one goes by `own_name`.
+async fn open_local(
+    config: &Config,
+    clock: &Clock,
+    own_name: ReplicaId,
+) -> Result<Arc<Local>, ServeError> {
+    let (dir, now) = (config.store.data_dir.clone(), clock.now().wall);
+    let opened = tokio::task::spawn_blocking(move || Local::open(&dir, now, || own_name)).await;
+    let local = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    for refused in local.counters().refused() {
+        tracing::error!(%refused, "a counter was found damaged");
+    }
+    Ok(Arc::new(local))
+}
+
+/// A name for a new data directory.
 fn new_replica() -> Result<ReplicaId, StartError> {
     let name: String = random::<8>()?
         .iter()

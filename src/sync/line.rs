@@ -13,6 +13,7 @@ use crate::clock::{Hour, Monotonic, Now};
 use crate::engine::{Account, Cell, CellId, Engine, Rules};
 use crate::id::{KeyId, ModelName};
 use crate::ledger::Book;
+use crate::local::counters;
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{History, LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
@@ -23,7 +24,7 @@ use shares::{Said, Shares};
 const CALLS_AHEAD: i64 = 64;
 
 /// Usage rows are kept for so many hours after theirs is over: calls admitted in an hour settle into it later.
-const HOURS_KEPT: i64 = 2;
+pub(super) const HOURS_KEPT: i64 = 2;
 
 /// The times of the protocol.
 #[derive(Clone, Copy, Debug)]
@@ -470,6 +471,10 @@ impl Line {
         }
         next.healed = Amount::ZERO;
         self.seen = self.seen.max(answer.standing.spend);
+        acknowledge(account, &message.usage);
+        account
+            .totals()
+            .saw(self.seen, self.known.total, self.known.version);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
@@ -597,6 +602,15 @@ impl Line {
         for id in account.forget_before(Hour(hour.saturating_sub(HOURS_KEPT))) {
             self.collected.remove(&id);
         }
+    }
+}
+
+/// The store has these rows of hours.
+fn acknowledge(account: &Account, rows: &[UsageRow]) {
+    for row in rows {
+        let Some(hour) = row.hour else { continue };
+        let (key, model) = (row.key.clone(), row.model.clone());
+        account.acknowledge(&counters::RowId { hour, key, model }, &row.tally);
     }
 }
 

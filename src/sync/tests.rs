@@ -7,7 +7,6 @@ use crate::clock::Timestamp;
 use crate::engine::{Ask, Bounds, Hold, ModelId};
 use crate::gate::{Caller, Gate, HoldRequest, SettleAs};
 use crate::ledger::Action;
-use crate::local::counters::Counters;
 use crate::policy::{HoldRule, Overrides, Policy, Unsettled};
 use crate::store::KeyRecord;
 use crate::store::embedded::Embedded;
@@ -47,7 +46,7 @@ async fn bench(policy: Policy) -> Bench {
             prices: Vec::new(),
             policies: [("default".to_owned(), policy)].into(),
         },
-        counters: Counters::in_memory(),
+        local: None,
         clock: clock.clone(),
         sync: Settings::default(),
         bounds: Bounds::default(),

@@ -11,7 +11,6 @@ use tollgate::engine::{Bounds, digest};
 use tollgate::gate::{Call, Ticket};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::ledger::{Action, Command};
-use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::{Overrides, Policy};
 use tollgate::pricing::{Per, Price, Rate};
@@ -138,7 +137,7 @@ impl Node {
             store,
             replica,
             layer,
-            counters: Counters::in_memory(),
+            local: None,
             clock,
             sync: settings,
             bounds: Bounds::default(),
