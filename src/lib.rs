@@ -106,6 +106,7 @@ pub mod ledger;
 pub mod local;
 pub mod meter;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod pricing;
 pub mod proto;
