@@ -54,11 +54,7 @@ pub fn plan(deployment: &Deployment) -> Result<Plan, Vec<Problem>> {
     let strata = deployment
         .spread
         .strata(deployment.accounts, deployment.rate());
-    let places = Places::new(
-        deployment.replicas,
-        deployment.sticky(),
-        deployment.skew,
-    );
+    let places = Places::new(deployment.replicas, deployment.sticky(), deployment.skew);
     let tide = tide(deployment, &places, &strata);
     let sample = Sample::take(deployment, &places, tide, &strata);
     let totals = Totals::of(deployment, &places, &tide, &sample);

@@ -24,6 +24,8 @@ mod replicas;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]
+mod simulate;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

@@ -55,7 +55,12 @@ struct DeploymentArgs {
     #[arg(long, value_name = "TIME", value_delimiter = ',')]
     interval: Vec<String>,
     /// The part of an account's calls that goes to one replica, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "0", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value = "0",
+        value_delimiter = ','
+    )]
     stickiness: Vec<u32>,
 }
 
@@ -86,9 +91,9 @@ struct CallersArgs {
     /// And for how long it lasts, at least
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     money_for: Duration,
-    /// At what part of a recharge that is left the next one comes
-    #[arg(long, value_name = "PERCENT", default_value_t = 10)]
-    recharge_at: u32,
+    /// At what part of a recharge that is left the next one comes, in percent; or never
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = recharge_at)]
+    recharge_at: RechargeAt,
     /// How long a call is in flight, in the mean
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     call_time: Duration,
@@ -244,7 +249,7 @@ fn common(args: &Args) -> Deployment {
         hold: callers.hold,
         money: callers.money,
         money_for: callers.money_for,
-        recharge_at: callers.recharge_at,
+        recharge_at: callers.recharge_at.0,
         call_time: callers.call_time,
         qps: callers.qps,
         skew: callers.skew,
@@ -355,6 +360,7 @@ fn of_section(section: &Section) -> Record {
             Value::PerSecond(number)
             | Value::Seconds(number)
             | Value::Bytes(number)
+            | Value::BytesPerSecond(number)
             | Value::Cores(number)
             | Value::Part(number) => Cell::Real(*number),
             Value::Count(count) => Cell::Number(*count),
@@ -377,7 +383,10 @@ fn of_deployment(deployment: &Deployment) -> Record {
         ("accounts", Cell::Number(deployment.accounts)),
         ("rps", Cell::Number(deployment.rps)),
         ("spread", Cell::Text(spread_text(deployment.spread))),
-        ("stickiness_percent", Cell::Number(deployment.stickiness.into())),
+        (
+            "stickiness_percent",
+            Cell::Number(deployment.stickiness.into()),
+        ),
         ("interval_seconds", time(times.interval)),
         ("lease_seconds", time(times.lease)),
         ("lease_target_seconds", time(times.ahead)),
@@ -421,7 +430,10 @@ fn row(plan: &Plan) -> Record {
         ),
         ("sticky", Cell::Text(format!("{} %", deployment.stickiness))),
         ("publishes", get("redis", "publishes_per_second")),
-        ("all commands", Cell::Text(text(&Value::PerSecond(commands)))),
+        (
+            "all commands",
+            Cell::Text(text(&Value::PerSecond(commands))),
+        ),
         ("told", get("redis", "pubsub_deliveries_per_second")),
         ("redis cpu", get("redis", "cpu_cores")),
         ("memory", get("redis_memory", "all_bytes")),
@@ -438,6 +450,7 @@ fn text(value: &Value) -> String {
         Value::PerSecond(rate) => format!("{}/s", number(*rate)),
         Value::Seconds(seconds) => seconds_text(*seconds),
         Value::Bytes(bytes) => scaled(*bytes, &["B", "kB", "MB", "GB", "TB", "PB"]),
+        Value::BytesPerSecond(bytes) => format!("{}/s", text(&Value::Bytes(*bytes))),
         Value::Cores(cores) => format!("{} %", number(cores * 100.0)),
         Value::Part(part) => format!("{} %", number(part * 100.0)),
         Value::Count(count) => count.to_string(),
@@ -480,6 +493,20 @@ fn number(number: f64) -> String {
         n if n >= 0.000_5 => format!("{n:.4}"),
         n => format!("{n:.1e}"),
     }
+}
+
+/// A percentage, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RechargeAt(Option<u32>);
+
+fn recharge_at(text: &str) -> Result<RechargeAt, String> {
+    if text == "never" {
+        return Ok(RechargeAt(None));
+    }
+    let percent = text.parse();
+    percent
+        .map(|percent| RechargeAt(Some(percent)))
+        .map_err(|_| "write a whole number from 0 to 90, or never".into())
 }
 
 fn spread(text: &str) -> Result<Spread, String> {

@@ -34,8 +34,8 @@ pub struct Deployment {
     pub money: Amount,
     /// And for how long it lasts, at least: what an account with more calls puts in at once.
     pub money_for: Duration,
-    /// At what part of a recharge that is left the next one comes, in percent; 0 is when all is spent.
-    pub recharge_at: u32,
+    /// At what part of a recharge that is left the next one comes, in percent; 0 is when all is spent; `None` is never.
+    pub recharge_at: Option<u32>,
     /// How long a call is in flight, in the mean; half as long to half as long again.
     pub call_time: Duration,
     /// Calls per second that each account may make, over all replicas.
@@ -85,7 +85,7 @@ impl Default for Deployment {
             hold: HoldRule::Max,
             money: Amount::from_nanos(10_000_000_000),
             money_for: Duration::from_secs(86_400),
-            recharge_at: 10,
+            recharge_at: Some(10),
             call_time: Duration::from_secs(2),
             qps: None,
             stickiness: 0,
@@ -162,7 +162,9 @@ impl Deployment {
         found.exponent("skew", &self.skew.to_string(), self.skew, hint);
         found.count("models", self.models.into(), 1..=MODELS_MAX);
         found.count("price-spread", self.price_spread.into(), 0..=100);
-        found.count("recharge-at", self.recharge_at.into(), 0..=90);
+        if let Some(percent) = self.recharge_at {
+            found.count("recharge-at", percent.into(), 0..=90);
+        }
         found.count("stickiness", self.stickiness.into(), 0..=100);
         found.count("days", self.days.into(), 0..=DAYS_MAX);
         found.count("seconds", self.seconds, 1..=SECONDS_MAX);
@@ -275,7 +277,11 @@ impl Found {
 
     fn count(&mut self, field: &'static str, value: u64, range: RangeInclusive<u64>) {
         if !range.contains(&value) {
-            let hint = format!("give a whole number from {} to {}", range.start(), range.end());
+            let hint = format!(
+                "give a whole number from {} to {}",
+                range.start(),
+                range.end()
+            );
             self.wrong(field, value, hint);
         }
     }

@@ -46,6 +46,8 @@ pub enum Value {
     Seconds(f64),
     /// A size.
     Bytes(f64),
+    /// What goes over a wire in a second.
+    BytesPerSecond(f64),
     /// Parts of a processor.
     Cores(f64),
     /// A part of something.
@@ -150,12 +152,12 @@ impl Plan {
                 figure("cpu_deliveries_cores", Value::Cores(deliveries), COST),
                 figure(
                     "network_in_bytes_per_second",
-                    Value::Bytes(messages * costs.message_in_bytes),
+                    Value::BytesPerSecond(messages * costs.message_in_bytes),
                     COST,
                 ),
                 figure(
                     "network_out_bytes_per_second",
-                    Value::Bytes(messages * costs.message_out_bytes),
+                    Value::BytesPerSecond(messages * costs.message_out_bytes),
                     COST,
                 ),
                 figure(
@@ -256,18 +258,14 @@ impl Plan {
         if self.deployment.qps.is_some() {
             figures.extend([
                 per_second(
-                    "refused_above_the_rate_per_second",
-                    rates.refused_above_rate,
+                    "refused_for_the_rate_per_second",
+                    rates.refused_above_rate + rates.refused_below_rate,
                     SIM,
                 ),
+                // Not the same calls, but if the shares are good, as many.
                 per_second(
-                    "refused_below_the_rate_per_second",
-                    rates.refused_below_rate,
-                    SIM,
-                ),
-                per_second(
-                    "admitted_above_the_rate_per_second",
-                    rates.admitted_above_rate,
+                    "one_limiter_would_refuse_per_second",
+                    rates.refused_above_rate + rates.admitted_above_rate,
                     SIM,
                 ),
             ]);
@@ -444,10 +442,9 @@ impl Plan {
         let busy = self.deployment.redis.busy;
         let percent = |cores: f64| format!("{:.0} %", cores * 100.0);
         match self.shards {
-            Shards::ForCpu(1) | Shards::ForMemory(1) => format!(
-                "One Redis is enough: it is {} busy.",
-                percent(load.all())
-            ),
+            Shards::ForCpu(1) | Shards::ForMemory(1) => {
+                format!("One Redis is enough: it is {} busy.", percent(load.all()))
+            }
             Shards::ForCpu(shards) => format!(
                 "It takes a Redis Cluster of {shards} shards: the work of {} of a core, at most {busy} % on each; the busiest has {}.",
                 percent(load.all()),
@@ -480,11 +477,7 @@ impl Plan {
         let Some(shown) = self.sample.shown.first() else {
             return String::new();
         };
-        let places = Places::new(
-            deployment.replicas,
-            deployment.sticky(),
-            deployment.skew,
-        );
+        let places = Places::new(deployment.replicas, deployment.sticky(), deployment.skew);
         let each = deployment.costs.published_us() / 1e6;
         let works = |interval: &Duration| {
             let all = Messages::of(shown.rate, &places, *interval, &deployment.sync).all();

@@ -6,6 +6,8 @@
     reason = "statistics of times: no money here"
 )]
 
+use std::fmt;
+
 use super::number::{real, whole};
 
 /// Buckets for a doubling.
@@ -15,12 +17,23 @@ const FINE: f64 = 8.0;
 const BUCKETS: usize = 63 * 8;
 
 /// Times in nanoseconds, each with a weight.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Histogram {
     buckets: Vec<f64>,
     weight: f64,
     sum: f64,
     longest: u64,
+}
+
+impl fmt::Debug for Histogram {
+    /// Without its buckets, of which there are hundreds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Histogram")
+            .field("weight", &self.weight)
+            .field("mean", &self.mean())
+            .field("longest", &self.longest())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Histogram {

@@ -106,12 +106,7 @@ fn lives(scene: &Scene<'_>) -> u64 {
     }
 }
 
-fn scene<'a>(
-    deployment: &'a Deployment,
-    places: &'a Places,
-    tide: Tide,
-    rate: f64,
-) -> Scene<'a> {
+fn scene<'a>(deployment: &'a Deployment, places: &'a Places, tide: Tide, rate: f64) -> Scene<'a> {
     let asked = Duration::from_secs(deployment.seconds);
     let (play, rate, measured) = if deployment.cold_start {
         // With less than one call in the time, each finds nothing of another.

@@ -248,12 +248,18 @@ impl Totals {
         tide: &Tide,
         sample: &Sample,
     ) -> Self {
+        let replicas = f64::from(deployment.replicas);
+        let rounds = replicas / tide.period.as_secs_f64();
+        let looks = rounds / f64::from(ROUNDS_PER_LOOK);
         let mut rates = Rates::default();
+        let mut none = Nothing::default();
         let mut loaded = 0.0;
         let unload = deployment.sync.unload_after.as_secs_f64();
         let mut refreshed = 0.0;
         for shown in &sample.shown {
-            rates.add(&of_stratum(shown));
+            let of = of_stratum(shown);
+            none.add(&of, shown.accounts, rounds, looks);
+            rates.add(&of);
             let recharges = recharges(deployment, shown);
             rates.recharges += recharges;
             let here = places.sum(|part| comes(shown.rate * part, unload));
@@ -264,20 +270,16 @@ impl Totals {
         rates.reads += refreshed;
         rates.keys += refreshed;
         rates.tails += refreshed;
-        let replicas = f64::from(deployment.replicas);
-        let rounds = replicas / tide.period.as_secs_f64();
         let told = rates.tells + rates.commits + rates.recharges;
         let round = |rate: f64| rate / rounds;
-        let looks = rounds / f64::from(ROUNDS_PER_LOOK);
-        let in_look = round(rates.round - rates.quiet) + rates.quiet / looks;
         // A listener asks after five seconds of silence whether its connection still stands.
         let silent = replicas / 5.0 * (-told * 5.0).exp();
         let mut totals = Self {
-            touches: rounds * pipelines(round(rates.round_spent))
+            touches: rounds * pipelines(round(rates.round_spent), none.spent.exp())
                 + rates.lone_spent
                 + rates.opens_spent,
-            pipelines: rounds * pipelines(round(rates.round)),
-            pings: looks * (-in_look).exp() + silent,
+            pipelines: rounds * pipelines(round(rates.round), none.round.exp()),
+            pings: looks * none.look.exp() + silent,
             told,
             loaded,
             rates,
@@ -357,6 +359,26 @@ impl Totals {
     }
 }
 
+/// The logarithms of the probabilities that there is nothing for a replica in a round: nothing at all, no spend, and nothing in one
+/// that looks at everything. Accounts do not wait for each other, so the probabilities multiply.
+#[derive(Clone, Copy, Debug, Default)]
+struct Nothing {
+    round: f64,
+    spent: f64,
+    look: f64,
+}
+
+impl Nothing {
+    fn add(&mut self, of: &Rates, accounts: f64, rounds: f64, looks: f64) {
+        let accounts = accounts.max(1.0);
+        // An account that is in every round but for chance leaves none empty.
+        let none = |messages: f64| accounts * (-(messages / accounts).min(1.0 - 1e-9)).ln_1p();
+        self.round += none(of.round / rounds);
+        self.spent += none(of.round_spent / rounds);
+        self.look += none((of.round - of.quiet).max(0.0) / rounds + of.quiet / looks);
+    }
+}
+
 /// What the accounts do that one was simulated for. One that was simulated with more calls than they have, to see any, does as much more
 /// than they.
 fn of_stratum(shown: &Shown) -> Rates {
@@ -365,6 +387,9 @@ fn of_stratum(shown: &Shown) -> Rates {
 
 /// `Σ accounts × calls × price ÷ what a recharge brings`.
 fn recharges(deployment: &Deployment, shown: &Shown) -> f64 {
+    if deployment.recharge_at.is_none() {
+        return 0.0;
+    }
     let brings = real_money(deployment.recharge(shown.rate).nanos());
     let spends = shown.rate * real_money(deployment.price.nanos());
     shown.accounts * spends / brings

@@ -500,7 +500,7 @@ fn first_credit(scene: &Scene<'_>, recharge: Amount, random: &mut Random) -> Amo
     let nanos = match scene.play {
         Play::Cold => all,
         Play::Steady => {
-            let low = f64::from(scene.deployment.recharge_at) / 100.0;
+            let low = scene.deployment.recharge_at.map_or(0.0, f64::from) / 100.0;
             all * (low + random.unit())
         }
         // Eight seconds of its calls, and what two hundred calls cost if that is more.

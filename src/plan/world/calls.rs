@@ -88,10 +88,7 @@ impl World<'_> {
                     opened: None,
                     calls: vec![(id, found)],
                 });
-                self.push(
-                    found.saturating_add(self.wire.half),
-                    Event::Open(replica),
-                );
+                self.push(found.saturating_add(self.wire.half), Event::Open(replica));
             }
             None => {}
         }
@@ -101,7 +98,9 @@ impl World<'_> {
     pub(super) fn find_keys(&mut self, call: u64, found: u64) {
         self.seen.keys = self.seen.keys.saturating_add(1);
         let done = self.shop.serve(self.now, self.wire.costs.keys_us);
-        let ready = done.max(found).saturating_add(self.wire.half.saturating_mul(2));
+        let ready = done
+            .max(found)
+            .saturating_add(self.wire.half.saturating_mul(2));
         self.push(ready, Event::Loaded(call));
     }
 

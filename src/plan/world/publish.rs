@@ -31,10 +31,7 @@ impl World<'_> {
             .message(&seat.account, need, give, &policy, &times, now);
         let Some(message) = message else { return };
         let (lead, rest) = self.in_pipeline(way);
-        let arrives = self
-            .now
-            .saturating_add(self.wire.half)
-            .saturating_add(lead);
+        let arrives = self.now.saturating_add(self.wire.half).saturating_add(lead);
         if let Some(seat) = self.seat(replica) {
             seat.sent = Some(Sent {
                 message,
@@ -69,7 +66,9 @@ impl World<'_> {
             return;
         };
         let id = seat.id.clone();
-        let Some(mut sent) = seat.sent.take() else { return };
+        let Some(mut sent) = seat.sent.take() else {
+            return;
+        };
         self.count(&sent);
         let alone = sent.way == Way::Alone;
         let takes = self.wire.message(sent.message.usage.len(), alone);
@@ -118,10 +117,13 @@ impl World<'_> {
     /// A billing backend sees the account run low.
     #[expect(clippy::float_arithmetic, reason = "a part of a recharge")]
     fn watch_balance(&mut self) {
+        let Some(percent) = self.scene.deployment.recharge_at else {
+            return;
+        };
         if self.recharging || self.scene.play == Play::Dry {
             return;
         }
-        let part = f64::from(self.scene.deployment.recharge_at) / 100.0;
+        let part = f64::from(percent) / 100.0;
         let all = super::real_money(self.recharge.nanos());
         let least = Amount::from_nanos(super::whole_money(all * part));
         let total = self.shop.desk.head.total;

@@ -110,12 +110,7 @@ impl Shop {
         hour: Option<Hour>,
         model: &ModelName,
     ) -> (ReplicaId, Option<Hour>, KeyId, Option<ModelName>) {
-        (
-            replica.clone(),
-            hour,
-            self.key.clone(),
-            Some(model.clone()),
-        )
+        (replica.clone(), hour, self.key.clone(), Some(model.clone()))
     }
 }
 

@@ -241,7 +241,10 @@ impl World<'_> {
         let pause = nanos(pause).div_euclid(8);
         let seat = self.replica_of(id).and_then(|replica| self.seat(replica));
         let Some(seat) = seat else { return };
-        if seat.crowded.is_none_or(|at| now.saturating_sub(at) >= pause) {
+        if seat
+            .crowded
+            .is_none_or(|at| now.saturating_sub(at) >= pause)
+        {
             seat.crowded = Some(now);
             let what = Scarce::Shares(rate, places);
             self.first(id, vec![Step::Ask(Deed::Tell(what))]);
@@ -257,7 +260,10 @@ impl World<'_> {
         let seat = self.replica_of(id).and_then(|replica| self.seat(replica));
         let Some(seat) = seat else { return };
         let mut steps = Vec::new();
-        if seat.looked.is_none_or(|at| now.saturating_sub(at) >= interval) {
+        if seat
+            .looked
+            .is_none_or(|at| now.saturating_sub(at) >= interval)
+        {
             seat.looked = Some(now);
             steps.push(Step::Ask(Deed::Tell(Scarce::Money)));
             if heard_long {
