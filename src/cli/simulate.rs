@@ -296,6 +296,10 @@ fn sync(times: &TimesArgs, interval: &str) -> Result<Settings, Failure> {
     ];
     let over = given.iter().filter(|(_, _, value)| !value.is_empty());
     let over = over.map(|(_, name, value)| ((*name).to_owned(), value.clone()));
+    // Whoever tries an interval need not say first from which age on a replica is not ready.
+    let ready = (!interval.is_empty())
+        .then(|| ("TOLLGATE_ADMIN__SYNC_AGE_MAX".to_owned(), "1h".to_owned()));
+    let over = over.chain(ready);
     let read = match &times.config {
         Some(file) => config::load(file, config::environment().chain(over)),
         None => config::parse("", over),
