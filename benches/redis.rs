@@ -266,9 +266,7 @@ async fn run_command(core: &Core, number: usize, order: usize, action: Action) {
 
 /// Does something for each number, some at once.
 async fn each<F: Future<Output = ()>>(numbers: std::ops::Range<usize>, act: impl Fn(usize) -> F) {
-    stream::iter(numbers)
-        .for_each_concurrent(32, |number| act(number))
-        .await;
+    stream::iter(numbers).for_each_concurrent(32, act).await;
 }
 
 /// A replica that says things, and what stands for it by the last answers.

@@ -39,9 +39,13 @@
 //! | [`meter`] | bytes of a request or a response in, facts and usage out | no |
 //! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
+//! | [`plan`] | what a deployment will cost Redis and how it will behave: these machines in virtual time | no |
 //! | [`telemetry`] | every metric by name, and logging | yes |
 //! | [`proxy`], [`control`], [`admin`] | the edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
+//!
+//! How many replicas one Redis bears, what an idle and a hot account cost, and which interval to choose, is on the page of [`plan`];
+//! `tollgate simulate` works it out for any deployment.
 //!
 //! ## What holds everywhere
 //!

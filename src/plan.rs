@@ -2,6 +2,11 @@
 //!
 //! [`plan`] needs no Redis and no network.
 
+#![expect(
+    clippy::float_arithmetic,
+    reason = "rates, times and sizes: no money of anybody"
+)]
+
 mod arithmetic;
 mod costs;
 mod deployment;
@@ -102,23 +107,29 @@ fn tide(deployment: &Deployment, places: &Places, strata: &[Stratum]) -> Tide {
     let interval = deployment.sync.times.interval;
     let each = costs.published_us();
     let messages = foreseen(deployment, places, strata, interval);
+    let hottest = strata.first().map_or(0.0, |stratum| {
+        Messages::of(stratum.rate, places, interval, &deployment.sync).all()
+    });
+    let of_account = each - costs.touch_us;
     let load = Load {
-        accounts: messages.all() * (each - costs.touch_us) / 1e6,
-        hottest: 0.0,
+        accounts: messages.all() * of_account / 1e6,
+        hottest: hottest * of_account / 1e6,
         feed: messages.dirty * costs.touch_us / 1e6,
         deliveries: 0.0,
     };
-    // As many shards as it takes; if none are enough, the messages still come in some time.
-    let shards = match size(deployment, &load, 0.0) {
-        Shards::ForCpu(shards) | Shards::ForMemory(shards) => shards,
-        Shards::None(_) => 1,
+    // As many shards as it takes. If none are enough, what is asked of Redis is told as if it kept up: what it then really does would
+    // only tell how it fails.
+    let slow = match size(deployment, &load, 0.0) {
+        Shards::ForCpu(shards) | Shards::ForMemory(shards) => {
+            1.0 / (1.0 - load.busiest(shards).min(0.95))
+        }
+        Shards::None(_) => 0.0,
     };
-    let slow = 1.0 / (1.0 - load.busiest(shards).min(0.9));
     let replicas = f64::from(deployment.replicas);
     let period = arithmetic::period(
         interval,
         deployment.round_trip,
-        each * slow + costs.replica_us,
+        each * slow.max(1.0) + costs.replica_us,
         |period| foreseen(deployment, places, strata, period).dirty / replicas,
     );
     let messages = foreseen(deployment, places, strata, period);

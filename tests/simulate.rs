@@ -1,6 +1,8 @@
 //! What `tollgate simulate` foretells, beside what happens: real replicas in this process over a real `redis-server`, driven by calls
 //! at random, and Redis' own counts. Only counts are compared that do not depend on the machine's speed.
 
+#![expect(clippy::float_arithmetic, reason = "counts are compared with figures")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,7 +11,6 @@ use tollgate::clock::Clock;
 use tollgate::gate::{End, Outcome};
 use tollgate::id::ReplicaId;
 use tollgate::meter::Reading;
-use tollgate::money::Amount;
 use tollgate::plan::{Deployment, Plan, Spread, plan};
 use tollgate::policy::Policy;
 use tollgate::store::redis::{RedisStore, Settings};
@@ -65,32 +66,58 @@ impl Scene {
             };
             let store = RedisStore::connect(redis, Clock::system()).unwrap();
             let replica = ReplicaId::new(&format!("r-{number}")).unwrap();
-            let clock = Clock::system();
-            Node::over(Arc::new(store), replica, clock, Policy::default(), patient)
+            let policy = Policy {
+                qps: deployment.qps,
+                ..Policy::default()
+            };
+            Node::over(Arc::new(store), replica, Clock::system(), policy, patient)
         });
         let nodes: Vec<Node> = nodes.collect();
-        for number in 0..ACCOUNTS {
+        for number in 0..deployment.accounts {
             let money = deployment.money.to_string();
             nodes[0].account(&format!("a-{number}"), &money).await;
         }
         Self { server, nodes }
     }
 
-    /// Calls at random for some seconds. Returns how many there were, and how many of them were refused.
-    async fn drive(&self, deployment: &Deployment) -> (u64, u64) {
-        let _: String = self.server.command(&["CONFIG", "RESETSTAT"]);
+    /// Calls at random for so many seconds, after which counting begins, and for so many more. Returns what was counted.
+    async fn drive(&self, deployment: &Deployment, before: u64, seconds: u64) -> Counts {
         let mut chance = Chance(11);
+        self.calls(deployment, &mut chance, before).await;
+        let waits = self.refill_waits();
+        let _: String = self.server.command(&["CONFIG", "RESETSTAT"]);
+        let (calls, refused) = self.calls(deployment, &mut chance, seconds).await;
+        Counts {
+            calls,
+            refused,
+            scripts: self.count("evalsha"),
+            gets: self.count("get"),
+            told: self.count("publish"),
+            waits: self.refill_waits() - waits,
+        }
+    }
+
+    async fn calls(
+        &self,
+        deployment: &Deployment,
+        chance: &mut Chance,
+        seconds: u64,
+    ) -> (f64, f64) {
+        let accounts = u32::try_from(deployment.accounts).unwrap();
         let refused = Arc::new(AtomicU64::new(0));
         let mut calls = Vec::new();
         let begin = tokio::time::Instant::now();
-        let (mut at, end) = (0.0, SECONDS as f64);
+        let (mut at, end) = (0.0, seconds as f64);
         loop {
             at += chance.until_next() / deployment.rps as f64;
             if at >= end {
                 break;
             }
             tokio::time::sleep_until(begin + Duration::from_secs_f64(at)).await;
-            let account = chance.zipf(ACCOUNTS);
+            let account = match deployment.spread {
+                Spread::Uniform => chance.below(accounts),
+                Spread::Zipf(_) => chance.zipf(accounts),
+            };
             let node = &self.nodes[chance.below(REPLICAS) as usize];
             let (gate, refused) = (Arc::clone(&node.core.gate), Arc::clone(&refused));
             let time = deployment.call_time;
@@ -110,12 +137,12 @@ impl Scene {
                 });
             }));
         }
-        tokio::time::sleep_until(begin + Duration::from_secs(SECONDS)).await;
-        let count = calls.len() as u64;
+        tokio::time::sleep_until(begin + Duration::from_secs(seconds)).await;
+        let count = calls.len() as f64;
         for call in calls {
             call.await.unwrap();
         }
-        (count, refused.load(Relaxed))
+        (count, refused.load(Relaxed) as f64)
     }
 
     /// How often Redis was asked for something since the driving began.
@@ -132,6 +159,34 @@ impl Scene {
         waits
             .map(|node| node.core.sync.status().refill_waits as f64)
             .sum()
+    }
+}
+
+/// What Redis and the replicas have counted.
+struct Counts {
+    calls: f64,
+    refused: f64,
+    scripts: f64,
+    gets: f64,
+    told: f64,
+    waits: f64,
+}
+
+impl Counts {
+    /// Compares by call: the calls that came are not exactly as many as were foretold.
+    fn compare(&self, plan: &Plan, what: &[(&str, f64, f64)]) {
+        let calls = self.calls / plan.totals.rates.calls;
+        let mut wrong = Vec::new();
+        for (name, seen, foretold) in what {
+            let foretold = foretold * calls;
+            let off = (seen / foretold - 1.0) * 100.0;
+            let said = format!("{name}: {seen} seen, {foretold:.1} foretold, {off:+.1} %");
+            println!("{said}");
+            if off.is_nan() || off.abs() > PERCENT {
+                wrong.push(said);
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 }
 
@@ -171,34 +226,44 @@ impl Chance {
     }
 }
 
-/// As many per call: the calls that came are not exactly those that were foretold.
-fn compare(what: &str, seen: f64, calls: u64, foretold: f64, plan: &Plan) {
-    let foretold = foretold / plan.totals.rates.calls * calls as f64;
-    let off = (seen / foretold - 1.0) * 100.0;
-    println!("{what}: {seen} seen, {foretold:.1} foretold, {off:+.1} %");
-    assert!(off.abs() <= PERCENT, "{what}: {seen} is not {foretold}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_foretold_is_what_redis_counts() {
+async fn the_first_seconds_are_foretold() {
     let deployment = deployment(120, "1000000");
     let plan = plan(&deployment).unwrap();
     let scene = Scene::new(&deployment).await;
-    let (calls, refused) = scene.drive(&deployment).await;
+    let seen = scene.drive(&deployment, 0, SECONDS).await;
     let rates = &plan.totals.rates;
-    let compare = |what, seen, foretold| compare(what, seen, calls, foretold, &plan);
-    compare(
-        "calls of scripts",
-        scene.count("evalsha"),
-        plan.totals.evalsha(),
-    );
-    compare("keys looked up", scene.count("get"), rates.finds);
-    compare("waits for a lease", scene.refill_waits(), rates.turns);
-    assert_eq!(refused, 0);
-    assert!(
-        rates.refused_with_money + rates.refused_without < 1e-9,
-        "{rates:?}"
-    );
+    let what = [
+        ("calls of scripts", seen.scripts, plan.totals.evalsha()),
+        ("keys looked up", seen.gets, rates.finds),
+        ("waits for a lease", seen.waits, rates.turns),
+    ];
+    seen.compare(&plan, &what);
+    assert_eq!(seen.refused, 0.0);
+    let refused = rates.refused_with_money + rates.refused_without;
+    assert_eq!(refused + rates.refused_unanswered, 0.0, "{rates:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_steady_state_is_foretold() {
+    // Leases go back and accounts are let go of within the seconds that a test has.
+    let mut steady = Deployment {
+        cold_start: false,
+        days: 0,
+        ..deployment(60, "1000000")
+    };
+    steady.sync.times.idle = Duration::from_secs(1);
+    steady.sync.unload_after = Duration::from_secs(3);
+    let plan = plan(&steady).unwrap();
+    let scene = Scene::new(&steady).await;
+    let seen = scene.drive(&steady, 4, 8).await;
+    let rates = &plan.totals.rates;
+    let what = [
+        ("calls of scripts", seen.scripts, plan.totals.evalsha()),
+        ("keys looked up", seen.gets, rates.finds),
+        ("waits for a lease", seen.waits, rates.turns),
+    ];
+    seen.compare(&plan, &what);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,9 +271,42 @@ async fn refusals_are_foretold_where_money_runs_out() {
     let deployment = deployment(120, "4");
     let plan = plan(&deployment).unwrap();
     let scene = Scene::new(&deployment).await;
-    let (calls, refused) = scene.drive(&deployment).await;
+    let seen = scene.drive(&deployment, 0, SECONDS).await;
     let rates = &plan.totals.rates;
-    let foretold = rates.refused_with_money + rates.refused_without + rates.refused_unanswered;
-    compare("refusals", refused as f64, calls, foretold, &plan);
-    assert!(plan.deployment.money < Amount::from_nanos(5_000_000_000));
+    let refused = rates.refused_with_money + rates.refused_without + rates.refused_unanswered;
+    let what = [
+        ("refusals", seen.refused, refused),
+        ("calls of scripts", seen.scripts, plan.totals.evalsha()),
+    ];
+    seen.compare(&plan, &what);
+    println!(
+        "told: {} seen, {} foretold",
+        seen.told,
+        plan.totals.told * SECONDS as f64
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_foretold_where_a_rate_is_exceeded() {
+    let limited = Deployment {
+        accounts: 4,
+        spread: Spread::Uniform,
+        qps: Some(20),
+        ..deployment(160, "1000000")
+    };
+    let plan = plan(&limited).unwrap();
+    let scene = Scene::new(&limited).await;
+    let seen = scene.drive(&limited, 0, SECONDS).await;
+    let rates = &plan.totals.rates;
+    let refused = rates.refused_above_rate + rates.refused_below_rate;
+    let what = [
+        ("refusals", seen.refused, refused),
+        ("calls of scripts", seen.scripts, plan.totals.evalsha()),
+    ];
+    seen.compare(&plan, &what);
+    println!(
+        "told: {} seen, {} foretold",
+        seen.told,
+        plan.totals.told * SECONDS as f64
+    );
 }

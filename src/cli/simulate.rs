@@ -1,5 +1,10 @@
 //! `tollgate simulate`: what a deployment will cost and how it behaves. Reads what is asked and shows what [`crate::plan`] says.
 
+#![expect(
+    clippy::float_arithmetic,
+    reason = "figures that are shown: no money of anybody"
+)]
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -490,7 +495,7 @@ fn scaled(mut number_of: f64, units: &[&str]) -> String {
 /// Three figures of it, or all before the point.
 fn number(number: f64) -> String {
     match number {
-        n if n == 0.0 => "0".into(),
+        0.0 => "0".into(),
         n if n >= 99.95 => format!("{n:.0}"),
         n if n >= 9.995 => format!("{n:.1}"),
         n if n >= 0.095 => format!("{n:.2}"),

@@ -1,10 +1,5 @@
 //! What can be worked out without a simulation: how often who has something to say, what stands where, and how many shards it takes.
 
-#![expect(
-    clippy::float_arithmetic,
-    reason = "rates and probabilities: no money here"
-)]
-
 use std::time::Duration;
 
 use super::number::real;

@@ -5,8 +5,6 @@
 //! main thread, user and system, which is what bounds it. Another machine is faster or slower by a factor that is much the same for
 //! all: give `--redis-us-per-publish` as the bench says it there, and the others follow in proportion.
 
-#![expect(clippy::float_arithmetic, reason = "times and bytes: no money here")]
-
 use super::deployment::Found;
 
 /// Microseconds of CPU and bytes. See the module.

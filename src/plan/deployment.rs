@@ -235,10 +235,6 @@ impl Deployment {
     }
 
     /// What a recharge of an account with so many calls per second brings.
-    #[expect(
-        clippy::float_arithmetic,
-        reason = "an input of the simulation, not money of anybody"
-    )]
     pub(super) fn recharge(&self, rate: f64) -> Amount {
         let nanos = rate * real_money(self.price.nanos()) * self.money_for.as_secs_f64();
         let by_time = Amount::from_nanos(whole_money(nanos)).min(MONEY_MAX);
@@ -246,7 +242,6 @@ impl Deployment {
     }
 
     /// The part of an account's calls that goes to its home.
-    #[expect(clippy::float_arithmetic, reason = "a probability")]
     pub(super) fn sticky(&self) -> f64 {
         f64::from(self.stickiness) / 100.0
     }

@@ -1,10 +1,5 @@
 //! A forecast's figures by name, with where each comes from; and what follows from them, in words.
 
-#![expect(
-    clippy::float_arithmetic,
-    reason = "figures to be shown: no money of anybody"
-)]
-
 use std::time::Duration;
 
 use super::arithmetic::{Load, Messages, SHARDS_MAX, Shards, TooMuch};
@@ -354,8 +349,13 @@ impl Plan {
         };
         Section {
             name: "dry",
-            title: "When the hottest account's money runs out, and a recharge comes 3 s later",
+            title: "When the hottest account's money runs out, and a recharge comes some seconds later",
             figures: vec![
+                time(
+                    "watched_seconds",
+                    drought.left.map(|_| real(drought.seen.nanos) / 1e9),
+                    SIM,
+                ),
                 figure(
                     "left_at_the_first_refusal",
                     drought.left.map_or(Value::None, Value::Amount),
@@ -424,6 +424,23 @@ impl Plan {
             said.push(format!(
                 "A round takes longer than the interval of {interval:?}: each replica publishes every {:.2} s. More replicas with fewer accounts each, stickiness, or a longer interval.",
                 self.period.as_secs_f64()
+            ));
+        }
+        let rates = &self.totals.rates;
+        let waiting = rates.waited / rates.calls.max(1e-300);
+        if waiting > 0.1 {
+            said.push(format!(
+                "{:.0} % of calls wait for a lease, as their account was not called at their replica for {:?} (sync.idle_return). Stickiness makes it fewer, and so does a longer time.",
+                waiting * 100.0,
+                deployment.sync.times.idle
+            ));
+        }
+        let limit = real(deployment.redis.memory_mib) * 1_048_576.0;
+        if self.totals.memory_per_day * 365.0 > limit {
+            said.push(format!(
+                "What Redis keeps for good grows by {:.1} GB a day, most of it usage by hour of each replica: {:.0} days fill one Redis. Stickiness makes it less.",
+                self.totals.memory_per_day / 1e9,
+                limit / self.totals.memory_per_day
             ));
         }
         let drought = Rates::of(&self.sample.drought.seen, 1.0).busy_with(deployment);

@@ -1,11 +1,6 @@
 //! Times, counted by size: what is said of them are means, percentiles and the longest. Buckets are an eighth of a doubling wide, so
 //! a percentile is off by 9 % at most.
 
-#![expect(
-    clippy::float_arithmetic,
-    reason = "statistics of times: no money here"
-)]
-
 use std::fmt;
 
 use super::number::{real, whole};

@@ -2,9 +2,6 @@
 
 #![expect(
     clippy::as_conversions,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the one place for it: figures are rounded, and a cast of a float holds at the ends of the range"
 )]
 

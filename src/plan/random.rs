@@ -25,7 +25,6 @@ impl Random {
     }
 
     /// Evenly from zero to below one.
-    #[expect(clippy::float_arithmetic, reason = "a probability")]
     pub(super) fn unit(&mut self) -> f64 {
         // 53 bits: as many as a float keeps.
         real(self.next() >> 11) / 9_007_199_254_740_992.0
@@ -38,7 +37,6 @@ impl Random {
     }
 
     /// How long until the next of what comes at random, `mean` apart.
-    #[expect(clippy::float_arithmetic, reason = "a time between calls")]
     pub(super) fn until_next(&mut self, mean: f64) -> f64 {
         -(1.0 - self.unit()).ln() * mean
     }

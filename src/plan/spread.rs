@@ -1,10 +1,5 @@
 //! Who calls how much: the calls of all over accounts, and the calls of one account over replicas.
 
-#![expect(
-    clippy::float_arithmetic,
-    reason = "rates and probabilities: no money here"
-)]
-
 use super::number::{real, whole};
 use super::random::Random;
 
@@ -245,7 +240,8 @@ mod tests {
             let mut random = Random::new(3, 4);
             let mut seen = [0.0; 5];
             for _ in 0..50_000 {
-                seen[places.choose(&mut random) as usize] += 1.0 / 50_000.0;
+                let place = usize::try_from(places.choose(&mut random)).unwrap();
+                seen[place] += 1.0 / 50_000.0;
             }
             for (replica, got) in (0..).zip(seen) {
                 let want = places.part(replica);

@@ -1,7 +1,5 @@
 //! From what was seen of some accounts to what all of them ask of Redis and of the replicas. The formulas stand here.
 
-#![expect(clippy::float_arithmetic, reason = "rates and sizes: no money here")]
-
 use super::arithmetic::{Load, Memory, comes, pipelines};
 use super::costs::Costs;
 use super::deployment::Deployment;

@@ -50,8 +50,10 @@ const WALL: i64 = 1_790_000_000_000_000_000;
 /// How long a billing backend takes to see that an account runs low.
 const BACKEND: Duration = Duration::from_secs(1);
 
-/// How long an account that has run dry is watched before the next recharge comes.
+/// How long an account that has run dry is watched before the next recharge comes: calls in flight end and leave what they did not cost,
+/// and then it is dry for a while. A minute shows enough.
 const DRY_FOR: Duration = Duration::from_secs(3);
+const DRY_MAX: Duration = Duration::from_secs(60);
 
 /// And how long after it.
 const RECHARGED_FOR: Duration = Duration::from_secs(2);
@@ -63,7 +65,7 @@ pub(super) struct Tide {
     pub(super) period: Duration,
     /// Messages of all accounts in one replica's round, in the mean.
     pub(super) round: f64,
-    /// How much longer the server takes for everything, as it is busy with the others.
+    /// How much longer the server takes for everything, as it is busy with the others; 0 is a server that takes no time.
     pub(super) slow: f64,
 }
 
@@ -431,7 +433,6 @@ impl<'a> World<'a> {
     }
 
     /// When the next call comes.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     fn next_call(&mut self) -> u64 {
         let wait = self.random.until_next(1.0 / self.scene.rate);
         self.now.saturating_add(nanos(seconds(wait)))
@@ -455,14 +456,15 @@ impl<'a> World<'a> {
     }
 
     /// A recharge that comes when the account has been dry for a while.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     fn plan_recharge(&mut self, begin: u64) {
         let spends = self.scene.rate * real_money(self.scene.deployment.price.nanos());
         let lasts = seconds(real_money(self.truth.credit.nanos()) / spends.max(1.0));
         let at = begin.max(BEGIN.saturating_add(nanos(lasts)));
         self.recharging = true;
         let id = self.task(None, tasks::recharge());
-        self.push(at.saturating_add(nanos(DRY_FOR)), Event::GoOn(id));
+        let ending = self.scene.deployment.call_time.saturating_mul(2);
+        let dry = DRY_FOR.saturating_add(ending).min(DRY_MAX);
+        self.push(at.saturating_add(nanos(dry)), Event::GoOn(id));
     }
 }
 
@@ -477,7 +479,6 @@ const fn now_at(nanos: u64) -> Now {
 }
 
 impl<'a> Wire<'a> {
-    #[expect(clippy::float_arithmetic, reason = "times")]
     fn new(scene: &Scene<'a>) -> Self {
         let costs = &scene.deployment.costs;
         let round = scene.tide.round;
@@ -491,10 +492,6 @@ impl<'a> Wire<'a> {
 }
 
 /// What an account begins with: somewhere between two recharges; or enough for a while, if it is to run dry.
-#[expect(
-    clippy::float_arithmetic,
-    reason = "an input of the simulation, not money of anybody"
-)]
 fn first_credit(scene: &Scene<'_>, recharge: Amount, random: &mut Random) -> Amount {
     let all = real_money(recharge.nanos());
     let nanos = match scene.play {

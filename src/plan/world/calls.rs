@@ -351,7 +351,6 @@ impl World<'_> {
     }
 
     /// How long a call takes.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     fn length(&mut self) -> u64 {
         let mean = real(nanos(self.scene.deployment.call_time)) / 1e9;
         nanos(seconds(mean * (0.5 + self.random.unit()))).max(1)

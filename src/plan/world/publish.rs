@@ -47,7 +47,6 @@ impl World<'_> {
     }
 
     /// How long what goes before it in a round keeps a message, and how long its answer waits for those after it.
-    #[expect(clippy::float_arithmetic, reason = "times")]
     fn in_pipeline(&mut self, way: Way) -> (u64, u64) {
         if way == Way::Alone || self.wire.pipeline <= 0.0 {
             return (0, 0);
@@ -115,7 +114,6 @@ impl World<'_> {
     }
 
     /// A billing backend sees the account run low.
-    #[expect(clippy::float_arithmetic, reason = "a part of a recharge")]
     fn watch_balance(&mut self) {
         let Some(percent) = self.scene.deployment.recharge_at else {
             return;

@@ -27,7 +27,7 @@ pub(super) enum Place {
 
 #[derive(Debug, Default)]
 pub(super) struct Loading {
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<Box<Opened>>,
     pub(super) calls: Vec<(u64, u64)>,
 }
 
@@ -110,7 +110,6 @@ impl Seat {
 
 impl World<'_> {
     /// An account that has been there for long: who served it, and who has it loaded.
-    #[expect(clippy::float_arithmetic, reason = "probabilities")]
     pub(super) fn furnish(&mut self) {
         let age = f64::from(self.scene.deployment.days) * 86_400.0;
         let unload = self.settings.unload_after.as_secs_f64();
@@ -152,7 +151,7 @@ impl World<'_> {
             .ok()
             .and_then(|at| self.places.get_mut(at));
         if let Some(Place::Loading(loading)) = place {
-            loading.opened = opened;
+            loading.opened = opened.map(Box::new);
         }
     }
 

@@ -34,7 +34,6 @@ impl Shop {
     }
 
     /// Something comes in now and takes the server so many microseconds. Returns when it is done.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     pub(super) fn serve(&mut self, now: u64, micros: f64) -> u64 {
         let takes = nanos(super::super::number::seconds(micros * self.slow / 1e6));
         self.busy_until = self.busy_until.max(now).saturating_add(takes);
@@ -116,7 +115,6 @@ impl Shop {
 
 impl Wire<'_> {
     /// What a message costs the server.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     pub(super) fn message(&self, rows: usize, alone: bool) -> f64 {
         let rows = super::super::number::real(u64::try_from(rows).unwrap_or(0)) / 2.0;
         let costs = self.costs;

@@ -347,7 +347,6 @@ impl World<'_> {
     }
 
     /// Does it, and says how many microseconds it takes the server.
-    #[expect(clippy::float_arithmetic, reason = "times")]
     fn carry_out(&mut self, id: u64, deed: Deed) -> f64 {
         let costs = self.wire.costs;
         match deed {
@@ -412,7 +411,6 @@ impl World<'_> {
     }
 
     /// Looks for silent replicas and takes back what they have. They were read a moment before; nobody spoke in between.
-    #[expect(clippy::float_arithmetic, reason = "a time")]
     fn lapse(&mut self) -> f64 {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (lease, retire) = (ms(self.times().lease), ms(self.times().retire));
@@ -429,7 +427,6 @@ impl World<'_> {
     }
 
     /// Tells every replica. Returns how long that takes the server.
-    #[expect(clippy::float_arithmetic, reason = "times")]
     fn broadcast(&mut self, told: Told) -> f64 {
         let replicas = self.scene.deployment.replicas;
         let each = self.wire.costs.delivery_us;
