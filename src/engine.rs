@@ -12,7 +12,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -30,6 +30,8 @@ mod cell;
 mod gcra;
 mod hold;
 mod key;
+mod places;
+pub(crate) mod primitive;
 mod purse;
 
 pub use account::{Account, Asked, Rules};
@@ -38,6 +40,8 @@ pub use gcra::{Earned, Gcra, Rate, TooSoon};
 pub use hold::{Awaited, Hold};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
+
+use primitive::Mutex;
 
 /// How many models are told apart. Callers choose the names, so the rest are counted under the pattern that priced them.
 pub const MODELS_MAX: usize = 10_000;
@@ -118,6 +122,10 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(account);
+    }
+
+    fn take_dirty(&self) -> Vec<Arc<Account>> {
+        std::mem::take(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -373,13 +381,7 @@ impl Engine {
 
     /// The accounts with settled calls since the last time.
     pub(crate) fn take_dirty(&self) -> Vec<Arc<Account>> {
-        std::mem::take(
-            &mut self
-                .shared
-                .dirty
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        self.shared.take_dirty()
     }
 
     /// By how much all open holds together can be exceeded, as far as that is known: the published bound of P3.
@@ -432,23 +434,14 @@ fn short_of(account: &Account, reason: Reason, retry: Duration, now: Now) -> Den
 
 fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
     let account = key.account();
-    let rate = match account.rate() {
-        Ok(None) => None,
-        Ok(Some(rate)) => {
-            if let Err(TooSoon(wait)) = account.gcra().take(rate, now.mono) {
-                account.count_rate_refused();
-                return Err(short_of(account, Reason::QpsExceeded, wait, now));
-            }
-            Some(rate)
-        }
-        Err(()) => {
-            account.count_rate_refused();
-            return Err(short_of(account, Reason::QpsExceeded, SHARE_RETRY, now));
-        }
-    };
+    let rate = account.take_rate(now.mono).map_err(|early| {
+        account.count_rate_refused();
+        let wait = early.map_or(SHARE_RETRY, |TooSoon(wait)| wait);
+        short_of(account, Reason::QpsExceeded, wait, now)
+    })?;
     let give_back = || {
         rate.into_iter()
-            .for_each(|rate| account.gcra().give_back(rate))
+            .for_each(|rate| account.give_rate_back(rate))
     };
     if let Err(wait) = key.take(now.mono) {
         give_back();

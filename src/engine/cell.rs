@@ -1,8 +1,9 @@
 //! Usage of one key, model and hour, added up without a lock. The cells are where spend is counted: what a replica publishes
 //! as its spend is the sum over its cells, so usage always adds up to spend.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
+use super::primitive::{AtomicBool, AtomicI64, AtomicU64};
 use crate::clock::Hour;
 use crate::id::KeyId;
 use crate::money::Amount;

@@ -1,7 +1,8 @@
 //! What admission spends from: the part of a lease that is neither spent nor held, in one atomic word.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
+use super::primitive::AtomicI64;
 use crate::money::Amount;
 
 /// `headroom = lease ceiling − spend − held`. One word, so that each of its changes is one step:
