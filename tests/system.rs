@@ -92,6 +92,15 @@ impl System {
         Process::serve(&self.config, &self.env).await
     }
 
+    /// Another process over the same store, with a data directory of its own.
+    async fn serve_beside(&self, name: &str) -> Process {
+        let dir = self.config.with_file_name(name);
+        let mut env = self.env.clone();
+        let data_dir = "TOLLGATE_STORE__DATA_DIR".to_owned();
+        env.push((data_dir, dir.to_str().unwrap().to_owned()));
+        Process::serve(&self.config, &env).await
+    }
+
     fn redis(&mut self) -> &mut Server {
         self.redis.as_mut().expect("this case runs over Redis")
     }
