@@ -24,6 +24,8 @@ mod replicas;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

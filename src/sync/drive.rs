@@ -29,7 +29,7 @@ pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 const DRY_MAX: Duration = Duration::from_millis(100);
 
 /// The others are told that a limit is used up eight times in an interval, and in one this long at least.
-const CROWD_MAX: Duration = Duration::from_millis(200);
+const CROWD_MAX: Duration = Duration::from_millis(100);
 
 /// How often the counters are made safe from a power loss, which is what one can cost at most. A killed process loses nothing.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@ impl Times {
     /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
     fn share_pause(&self) -> Duration {
         let pause = self.interval.checked_div(10).unwrap_or_default();
-        pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
+        pause.clamp(Duration::from_millis(5), Duration::from_millis(20))
     }
 }
 

@@ -16,9 +16,9 @@ const SLACK: u64 = 50;
 const STEP_MIN: Duration = Duration::from_millis(10);
 
 /// For how long demand is remembered: about an interval, as a share moves once in one. Not less than some calls of a common rate take,
-/// and not so long that callers who moved on are provided for.
+/// and, whatever the interval, not so long that callers who moved on are provided for: shares move between syncs, too.
 const MEMORY_MIN: Duration = Duration::from_millis(40);
-const MEMORY_MAX: Duration = Duration::from_millis(400);
+const MEMORY_MAX: Duration = Duration::from_millis(100);
 
 const NANOS_MILLI: u128 = 1_000_000_000_000;
 
