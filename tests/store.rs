@@ -3,6 +3,7 @@
 //! `store/outages.rs`.
 
 mod books;
+mod cluster;
 mod embedded;
 mod leases;
 mod model;
@@ -47,6 +48,16 @@ macro_rules! suite {
             async fn $case() {
                 super::$module::$case(&super::redis::fixture().await).await;
             })*)*
+        }
+        // One cluster for the cases of a module, as it takes two seconds to start: each with a prefix of its own.
+        mod on_cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $module() {
+                let cluster = crate::support::redis::Cluster::start().await;
+                $(println!("{}", stringify!($case));
+                let fixture = super::cluster::fixture(&cluster, concat!(stringify!($case), ":"));
+                super::$module::$case(&fixture.await).await;)*
+            })*
         }
     };
 }

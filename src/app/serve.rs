@@ -239,11 +239,12 @@ async fn open_store(
         }
         StoreKind::Redis(settings) => {
             let settings = redis::Settings {
-                url: settings.url.expose().to_owned(),
+                reach: redis::Reach::Server(settings.url.expose().to_owned()),
                 prefix: settings.prefix.clone(),
                 connect_timeout: settings.connect_timeout,
                 response_timeout: settings.response_timeout,
                 fence: config.sync.lease,
+                ..redis::Settings::default()
             };
             let store = RedisStore::connect(settings, clock.clone())?;
             Ok((Arc::new(store), new_replica()?))

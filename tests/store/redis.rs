@@ -2,7 +2,7 @@
 //! server is in `outages.rs`.
 
 use tokio::time::timeout;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
 use super::*;
@@ -31,7 +31,7 @@ pub(super) async fn listening(server: &Server) {
 pub(super) fn store(server: &Server) -> RedisStore {
     RedisStore::connect(
         Settings {
-            url: server.url(),
+            reach: Reach::Server(server.url()),
             ..Settings::default()
         },
         Clock::system(),
@@ -112,7 +112,7 @@ async fn changes_reach_other_processes_of_the_same_prefix() {
     let [one, two] = [store(&server), store(&server)];
     let apart = RedisStore::connect(
         Settings {
-            url: server.url(),
+            reach: Reach::Server(server.url()),
             prefix: "other:".into(),
             ..Settings::default()
         },
@@ -296,7 +296,7 @@ async fn settings_that_cannot_work_are_refused() {
     ] {
         let refused = RedisStore::connect(
             Settings {
-                url: url.into(),
+                reach: Reach::Server(url.into()),
                 prefix: prefix.into(),
                 ..Settings::default()
             },
@@ -305,7 +305,7 @@ async fn settings_that_cannot_work_are_refused() {
         unavailable(&refused);
     }
     let secret = Settings {
-        url: "redis://:secret@localhost".into(),
+        reach: Reach::Server("redis://:secret@localhost".into()),
         ..Settings::default()
     };
     assert!(!format!("{secret:?}").contains("secret"));
