@@ -1,14 +1,16 @@
-//! One suite over every store: what the trait promises, checked on the embedded store and on a real Redis. What only one of
-//! them can show stands in `store/embedded.rs`, `store/redis.rs` and
-//! `store/outages.rs`.
+//! One suite over every store: what the trait promises, checked on the embedded store, on a real Redis and on a real cluster. What
+//! only one of them can show stands in `store/embedded.rs`, `store/redis.rs`, `store/history.rs`, `store/outages.rs`,
+//! `store/cluster.rs` and `store/sentinel.rs`.
 
 mod books;
 mod cluster;
 mod embedded;
+mod history;
 mod leases;
 mod model;
 mod outages;
 mod redis;
+mod sentinel;
 mod usage;
 
 use std::any::Any;

@@ -38,6 +38,7 @@ use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::money::Amount;
 use crate::usage::Tally;
+pub use link::Standing;
 use link::{Ask, Link, take};
 use names::Names;
 pub use settings::{Login, Reach, Settings, TlsFiles};
@@ -78,6 +79,12 @@ impl RedisStore {
             changes,
             listener: tokio::spawn(listening),
         })
+    }
+
+    /// How it stands with the history that an account's changes would be written to now: in a cluster, that of its node.
+    pub async fn standing_of(&self, account: &AccountId) -> Result<Standing, StoreError> {
+        let head = self.redis.names.head(account);
+        self.redis.link.standing_of(&head).await
     }
 
     async fn tell(&self, change: &Change) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use redis::FromRedisValue;
 use tempfile::TempDir;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use sentinel::Watched;
+pub(crate) use sentinel::{MASTER, Watched};
 
 /// How often a server is tried on other ports: somebody else may take one between our looking and its binding.
 const PORTS_TRIES: usize = 5;

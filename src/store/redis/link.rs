@@ -13,10 +13,12 @@ mod send;
 mod sentinel;
 mod slots;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 
+use futures_util::FutureExt as _;
 use redis::aio::PubSub;
 use redis::{FromRedisValue, Value};
 use tokio::sync::watch;
@@ -32,20 +34,23 @@ pub(super) use ask::{Ask, Read, Reply, Round, take};
 use cluster::{Cluster, LOOK_INTERVAL};
 pub(super) use dial::{Address, Dialer, Tls};
 use history::Histories;
-pub(super) use history::Standing;
+pub use history::Standing;
 use node::{Node, Target, later};
 pub(super) use sentinel::Sentinels;
+pub(super) use slots::in_one_slot;
 
 /// The way to Redis. See the module.
 pub(super) struct Link {
     means: Arc<Means>,
     place: Place,
+    /// Follows what sentinels or a cluster say of themselves.
+    follower: Option<JoinHandle<()>>,
 }
 
 /// Where commands go.
 enum Place {
     One(Arc<Node>),
-    Many(Arc<Cluster>, JoinHandle<()>),
+    Many(Arc<Cluster>),
 }
 
 /// What it takes to have a connection and to judge it.
@@ -99,25 +104,43 @@ impl Link {
             connect_timeout: settings.connect_timeout,
             response_timeout: settings.response_timeout,
         });
-        let one = |target| Place::One(Arc::new(Node::new(target, false)));
-        let place = match way {
-            Way::Server(address) => one(Target::Server(address)),
-            Way::Master(sentinels) => one(Target::Master(sentinels)),
+        let with = Arc::clone(&means);
+        let (place, follower) = match way {
+            Way::Server(address) => {
+                let node = Node::new(Target::Server(address), false);
+                (Place::One(Arc::new(node)), None)
+            }
+            Way::Master(sentinels) => {
+                let node = Arc::new(Node::new(Target::Master(sentinels), false));
+                let followed = Arc::clone(&node);
+                let follow = move || {
+                    let (node, means) = (Arc::clone(&followed), Arc::clone(&with));
+                    async move { node.follow_master(&means).await }
+                };
+                (Place::One(node), Some(tokio::spawn(forever(follow))))
+            }
             Way::Cluster(seeds) => {
                 let cluster = Arc::new(Cluster::new(seeds));
-                let (kept, with) = (Arc::clone(&cluster), Arc::clone(&means));
-                let keeper = tokio::spawn(async move { kept.look_after(&with).await });
-                Place::Many(cluster, keeper)
+                let followed = Arc::clone(&cluster);
+                let follow = move || {
+                    let (cluster, means) = (Arc::clone(&followed), Arc::clone(&with));
+                    async move { cluster.look_after(&means).await }
+                };
+                (Place::Many(cluster), Some(tokio::spawn(forever(follow))))
             }
         };
-        Ok(Self { means, place })
+        Ok(Self {
+            means,
+            place,
+            follower,
+        })
     }
 
     /// Sends commands in one go. The whole takes no longer than a connection and a reply may.
     pub(super) async fn send(&self, asks: Vec<Ask>) -> Round {
         let node = match &self.place {
             Place::One(node) => node,
-            Place::Many(cluster, _) => {
+            Place::Many(cluster) => {
                 return send::send(&self.means, cluster, &asks, self.until()).await;
             }
         };
@@ -166,13 +189,12 @@ impl Link {
         Ok(replies.into_iter())
     }
 
-    #[expect(dead_code, reason = "for what depends on the history")]
     /// How it stands with the history that a command on this key would be sent on now. Connects if need be.
     pub(super) async fn standing_of(&self, key: &str) -> Result<Standing, StoreError> {
         let until = self.until();
         let node = match &self.place {
             Place::One(node) => Arc::clone(node),
-            Place::Many(cluster, _) => {
+            Place::Many(cluster) => {
                 if cluster.reading() == 0 {
                     cluster.read(&self.means, 0, until).await?;
                 }
@@ -197,7 +219,7 @@ impl Link {
                 let connected = PostPlace::One(node.connected_at());
                 (node.locate(self.until()).await?, connected)
             }
-            Place::Many(cluster, _) => {
+            Place::Many(cluster) => {
                 let none = || StoreError::Unavailable("the cluster has no seeds".into());
                 let address = cluster.next_address().ok_or_else(none)?;
                 (address, PostPlace::Many(Arc::clone(cluster)))
@@ -217,10 +239,18 @@ impl Link {
     }
 }
 
+/// What follows has no end of its own, and a panic is none either.
+async fn forever<F: Future<Output = ()>>(follow: impl Fn() -> F) {
+    while AssertUnwindSafe(follow()).catch_unwind().await.is_err() {
+        tracing::error!("following what Redis says of itself panicked; starting over");
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Place::Many(_, keeper) = &self.place {
-            keeper.abort();
+        if let Some(follower) = &self.follower {
+            follower.abort();
         }
     }
 }

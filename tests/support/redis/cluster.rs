@@ -15,8 +15,14 @@ const NODES: u16 = 3;
 
 /// A node that is in no cluster yet. A failed node is noticed after half a second.
 pub(crate) async fn lone() -> Server {
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"];
-    let mut server = Server::with(&options, &["--port", "--cluster-port"]);
+    let options = [
+        ["--cluster-enabled", "yes"],
+        ["--cluster-node-timeout", "500"],
+        ["--cluster-require-full-coverage", "no"],
+        ["--repl-diskless-sync-delay", "0"],
+    ];
+    let options = options.as_flattened();
+    let mut server = Server::with(options, &["--port", "--cluster-port"]);
     server.run().await;
     server
 }
@@ -66,6 +72,17 @@ impl Cluster {
         self.whole().await;
     }
 
+    /// Makes a node without slots another's replica.
+    pub(crate) async fn follow(&self, replica: usize, master: usize) {
+        let (replica, master) = (&self.nodes[replica], self.nodes[master].id());
+        let _: () = replica.command(&["CLUSTER", "REPLICATE", &master]);
+        until("the replica follows", async || {
+            let info: String = replica.command(&["INFO", "replication"]);
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+    }
+
     /// Where its nodes listen.
     pub(crate) fn urls(&self) -> Vec<String> {
         let url = |node: &Server| format!("redis://127.0.0.1:{}", node.port("--port"));
@@ -111,6 +128,25 @@ impl Cluster {
             words.extend(keys.iter().map(String::as_str));
             let _: () = self.nodes[from].command(&words);
         }
+    }
+
+    /// Waits until all nodes know of every change so far. A move that begins before might lose against the one before it.
+    pub(crate) async fn agree(&self) {
+        until("the nodes agree", async || {
+            let view = |node: &Server| {
+                let info: String = node.command(&["CLUSTER", "INFO"]);
+                let mut lines = info.lines();
+                let epoch = lines.find(|l| l.starts_with("cluster_current_epoch:"));
+                let slots: Vec<(u16, u16, Vec<Value>)> = node.command(&["CLUSTER", "SLOTS"]);
+                (epoch.unwrap().to_owned(), slots)
+            };
+            let first = view(&self.nodes[0]);
+            self.nodes
+                .iter()
+                .all(|node| view(node) == first)
+                .then_some(())
+        })
+        .await;
     }
 
     /// Ends the move: the slot is `to`'s.

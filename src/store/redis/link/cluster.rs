@@ -26,7 +26,7 @@ const ASKED_MAX: usize = 5;
 
 /// How often the topology is read without need: so that a node that has joined is known, and its history with it, before slots come
 /// to it.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A cluster. See the module.
 pub(super) struct Cluster {

@@ -93,7 +93,7 @@ impl Dialer {
         let driver = Driver(tokio::spawn(driver));
         Ok(Wire {
             connection,
-            _driver: Arc::new(driver),
+            driver: Arc::new(driver),
         })
     }
 
@@ -143,7 +143,7 @@ pub(super) fn lost(address: &dyn fmt::Display, why: &dyn fmt::Display) -> StoreE
 #[derive(Clone)]
 pub(super) struct Wire {
     connection: MultiplexedConnection,
-    _driver: Arc<Driver>,
+    driver: Arc<Driver>,
 }
 
 struct Driver(JoinHandle<()>);
@@ -155,6 +155,11 @@ impl Drop for Driver {
 }
 
 impl Wire {
+    /// It was closed, by whichever side.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+
     /// Sends commands in one go; as many replies, errors among them.
     pub(super) async fn exchange(&mut self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
         if commands.is_empty() {

@@ -28,13 +28,13 @@ const KEEPERS_MAX: usize = 3;
 
 /// On what history a command is sent, at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Standing {
-    /// Its name; empty is nobody's.
-    pub(in super::super) history: Arc<str>,
+pub struct Standing {
+    /// Its name: the server's run id and replication id.
+    pub history: Arc<str>,
     /// How long it has been known. [`Duration::MAX`] if from the start.
-    pub(in super::super) age: Duration,
-    /// It is younger than a lease time.
-    pub(in super::super) fenced: bool,
+    pub age: Duration,
+    /// It is younger than a lease time ([`super::Settings::fence`]).
+    pub fenced: bool,
 }
 
 /// A history, and how long it had been known when it was asked for.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{ServerErrorKind, Value};
@@ -162,6 +162,19 @@ impl Node {
         self.connected_at.subscribe()
     }
 
+    /// Leaves a master that is none any more as soon as a sentinel says so, for as long as it is polled.
+    pub(super) async fn follow_master(&self, means: &Means) {
+        if let Target::Master(sentinels) = &self.target {
+            let found = |master: &Address| {
+                let at = self.connected_at.borrow();
+                if at.as_ref().is_some_and(|at| at != master) {
+                    self.slot().line = None;
+                }
+            };
+            sentinels.watch(means.connect_timeout, found).await;
+        }
+    }
+
     async fn exchange(
         self: &Arc<Self>,
         means: &Arc<Means>,
@@ -277,7 +290,7 @@ impl Node {
             Ok((address, wire, history)) => {
                 self.silent.store(false, Relaxed);
                 self.connected_at.send_replace(Some(address));
-                let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut slot = self.slot();
                 slot.number = slot.number.saturating_add(1);
                 let line = Line {
                     wire,
@@ -327,12 +340,17 @@ impl Node {
     }
 
     fn current(&self) -> Option<Line> {
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.line.clone()
+        let slot = self.slot();
+        let open = slot.line.as_ref().filter(|line| !line.wire.is_closed());
+        open.cloned()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_up(&self, number: u64) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slot();
         if slot.number == number {
             slot.line = None;
         }

@@ -1,14 +1,23 @@
 //! Who the master is, by the sentinels' word.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, timeout_at};
+use redis::RedisError;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::super::StoreError;
 use super::ask::take;
 use super::dial::{Address, Dialer, lost};
+use super::node::later;
+
+/// Between two attempts to listen to a sentinel: one in good health is found at the second or third.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the sentinels are asked though none has said anything, for a word that was lost.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The sentinels of a master.
 pub(in super::super) struct Sentinels {
@@ -34,26 +43,70 @@ impl Sentinels {
         }
     }
 
-    /// Where the master is. All sentinels are asked at once, and of those that answer, the one that knows the latest failover is
-    /// believed: one that is cut off from the others goes on naming the old master. A majority is enough, as a failover takes one;
-    /// fewer will have to do at `patience`, half of the time there is.
+    /// Where the master is. All sentinels are asked at once, and of those that answer until `patience`, the one that knows the
+    /// latest failover is believed: one that is cut off from the others goes on naming the old master, and so do all but the one
+    /// that led a failover, for a second or two.
     pub(super) async fn find(&self, patience: Instant) -> Result<Address, StoreError> {
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|one| self.ask(one)).collect();
-        let majority = self.addresses.len().div_euclid(2).saturating_add(1);
-        let (mut words, mut failure): (Vec<Word>, _) = (Vec::new(), None);
-        while words.len() < majority {
-            match timeout_at(patience, asked.next()).await {
-                Ok(Some(Ok(word))) => words.push(word),
-                Ok(Some(Err(error))) => failure = Some(error),
-                Ok(None) | Err(_) => break,
+        let (mut latest, mut failure): (Option<Word>, _) = (None, None);
+        while let Ok(Some(said)) = timeout_at(patience, asked.next()).await {
+            match said {
+                Ok(word) if latest.as_ref().is_none_or(|known| known.epoch < word.epoch) => {
+                    latest = Some(word);
+                }
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
             }
         }
-        let latest = words.into_iter().max_by_key(|word| word.epoch);
         latest.map(|word| word.master).ok_or_else(|| {
             let none = || StoreError::Unavailable("no sentinel answers in time".into());
             failure.unwrap_or_else(none)
         })
+    }
+
+    /// Tells of the master whenever a sentinel says that it is another one, and now and then, for as long as it is polled. An old
+    /// master that lives goes on taking writes for some ten seconds, which are lost: so nobody waits until it refuses them.
+    pub(super) async fn watch(&self, patience: Duration, master: impl Fn(&Address)) {
+        loop {
+            for sentinel in &self.addresses {
+                if let Err(error) = self.watch_at(sentinel, patience, &master).await {
+                    tracing::debug!(%error, "no word from a sentinel");
+                }
+                sleep(WATCH_PAUSE).await;
+            }
+        }
+    }
+
+    async fn watch_at(
+        &self,
+        sentinel: &Address,
+        patience: Duration,
+        master: &impl Fn(&Address),
+    ) -> Result<(), StoreError> {
+        let failed = |error: RedisError| lost(sentinel, &error);
+        let late = |_| lost(sentinel, &"it does not answer in time");
+        let connecting = async {
+            let (mut sink, stream) = self.dialer.subscription(sentinel).await?.split();
+            sink.subscribe("+switch-master").await.map_err(failed)?;
+            Ok::<_, StoreError>((sink, stream))
+        };
+        let (mut sink, mut stream) = timeout(patience, connecting).await.map_err(late)??;
+        loop {
+            // Also what was said before anybody listened.
+            if let Ok(found) = self.find(later(patience)).await {
+                master(&found);
+            }
+            match timeout(WATCH_INTERVAL, stream.next()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(lost(sentinel, &"it closed the connection")),
+                Err(_) => timeout(patience, sink.ping::<redis::Value>())
+                    .await
+                    .map_err(late)?
+                    .map(drop)
+                    .map_err(failed)?,
+            }
+        }
     }
 
     async fn ask(&self, sentinel: &Address) -> Result<Word, StoreError> {

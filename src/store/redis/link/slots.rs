@@ -24,6 +24,13 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     crc16(tag.as_deref().unwrap_or(key)) & SLOTS.saturating_sub(1)
 }
 
+/// Whether a script may have all these keys.
+pub(in super::super) fn in_one_slot<K: AsRef<str>>(keys: &[K]) -> bool {
+    let mut slots = keys.iter().map(|key| slot(key.as_ref().as_bytes()));
+    let first = slots.next();
+    slots.all(|slot| Some(slot) == first)
+}
+
 /// CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
@@ -153,3 +160,6 @@ pub(super) fn verdict(asked: &Address, reply: &Value) -> Verdict {
         _ => Verdict::Done,
     }
 }
+
+#[cfg(test)]
+mod tests;
