@@ -1,6 +1,6 @@
 //! One suite over every store: what the trait promises, checked on the embedded store, on a real Redis and on a real cluster. What
 //! only one of them can show stands in `store/embedded.rs`, `store/redis.rs`, `store/history.rs`, `store/outages.rs`,
-//! `store/cluster.rs` and `store/sentinel.rs`.
+//! `store/cluster.rs`, `store/sentinel.rs` and `store/tls.rs`.
 
 mod books;
 mod cluster;
@@ -11,6 +11,7 @@ mod model;
 mod outages;
 mod redis;
 mod sentinel;
+mod tls;
 mod usage;
 
 use std::any::Any;

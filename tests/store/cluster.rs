@@ -18,8 +18,12 @@ fn settings(cluster: &Cluster) -> Settings {
 }
 
 pub(super) async fn fixture(cluster: &Cluster, prefix: &str) -> Fixture {
+    for node in &cluster.nodes {
+        node.allow("s3cret", prefix);
+    }
     let settings = Settings {
         prefix: prefix.into(),
+        login: redis::login(),
         ..settings(cluster)
     };
     let store = RedisStore::connect(settings, Clock::system()).unwrap();

@@ -2,18 +2,32 @@
 //! server is in `outages.rs`.
 
 use tokio::time::timeout;
-use tollgate::store::redis::{Reach, RedisStore, Settings};
+use tollgate::store::redis::{Login, Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
 use super::*;
 use crate::support::redis::Server;
 
+/// As the user of `deploy/redis.acl`, so that whatever the suite does is allowed there.
+pub(super) fn login() -> Login {
+    Login {
+        user: Some("tollgate".into()),
+        password: Some("s3cret".into()),
+    }
+}
+
 pub(super) async fn fixture() -> Fixture {
     let server = Server::start().await;
-    let store = Arc::new(store(&server));
+    server.allow("s3cret", "tg:");
+    let settings = Settings {
+        reach: Reach::Server(server.url()),
+        login: login(),
+        ..Settings::default()
+    };
+    let store = RedisStore::connect(settings, Clock::system()).unwrap();
     listening(&server).await;
     Fixture {
-        store,
+        store: Arc::new(store),
         clock: Clock::system(),
         _keep: Box::new(server),
     }

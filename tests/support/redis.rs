@@ -3,6 +3,7 @@
 
 mod cluster;
 mod sentinel;
+mod tls;
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use sentinel::{MASTER, Watched};
+pub(crate) use tls::Authority;
 
 /// How often a server is tried on other ports: somebody else may take one between our looking and its binding.
 const PORTS_TRIES: usize = 5;
@@ -155,6 +157,17 @@ impl Server {
 
     pub(crate) fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         command(&self.url(), words)
+    }
+
+    /// Makes the user of `deploy/redis.acl` with this password, for keys of that prefix.
+    pub(crate) fn allow(&self, password: &str, prefix: &str) {
+        let rules = include_str!("../../deploy/redis.acl").replace("tg:", prefix);
+        let rules = rules.strip_prefix("user ").expect("it makes a user");
+        let password = format!(">{password}");
+        let mut words = vec!["ACL", "SETUSER"];
+        words.extend(rules.split_ascii_whitespace());
+        words.push(&password);
+        let _: () = self.command(&words);
     }
 
     /// Freezes it: connections stay and nothing is answered.

@@ -132,6 +132,18 @@ impl Dialer {
             &format!("it does not know the user `{user}` with the password given"),
         )
     }
+
+    /// Why a connection ended at its first word.
+    pub(super) fn cut_off(&self, address: &Address, error: &RedisError) -> StoreError {
+        match &self.tls {
+            // With TLS 1.3 a server says so only after the handshake, where the reason is lost.
+            Some(tls) if tls.identity.is_none() => lost(
+                address,
+                &format!("{error}; it may be that it asks for a certificate, and none is set"),
+            ),
+            _ => lost(address, error),
+        }
+    }
 }
 
 /// A failure, with the address.

@@ -320,7 +320,8 @@ impl Node {
         let info = |section: &str| redis::cmd("INFO").arg(section).to_owned();
         let words = vec![info("server"), info("replication")];
         let said = wire.exchange(words).await;
-        let mut said = said.map_err(|error| lost(&address, &error))?.into_iter();
+        let said = said.map_err(|error| means.dialer.cut_off(&address, &error));
+        let mut said = said?.into_iter();
         let mut next = || {
             let text = take::<String>(said.next().unwrap_or_default());
             text.map_err(|error| lost(&address, &error))
