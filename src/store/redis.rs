@@ -60,10 +60,8 @@ impl RedisStore {
     /// Prepares the store; nothing is sent yet. A Redis that is away is no error here: calls are [`StoreError::Unavailable`] until
     /// it is there, each within the timeouts. An error means that the settings cannot work. Must be called on a tokio runtime.
     pub fn connect(settings: Settings, clock: Clock) -> Result<Self, StoreError> {
-        let wrong =
-            |what: String| StoreError::Unavailable(format!("the settings of Redis: {what}"));
         let names = Names::new(&settings.prefix);
-        let link = Arc::new(Link::new(&settings, &names, clock).map_err(wrong)?);
+        let link = Arc::new(Link::new(&settings, &names, clock)?);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let patience = settings
             .connect_timeout

@@ -1,8 +1,8 @@
 //! What only a cluster can show: slots that move while they are spoken of, nodes that freeze, die, join.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 

@@ -1,7 +1,6 @@
 //! A master that is watched by sentinels: found through them, and lost and found again.
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use tollgate::store::redis::{Login, Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 

@@ -96,7 +96,11 @@ impl Post {
 
 impl Link {
     /// Prepares the way; nothing is waited for. An error says what about the settings cannot work. Must be called on a tokio runtime.
-    pub(super) fn new(settings: &Settings, names: &Names, clock: Clock) -> Result<Self, String> {
+    pub(super) fn new(
+        settings: &Settings,
+        names: &Names,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
         let Directions { way, dialer } = settings.directions()?;
         let means = Arc::new(Means {
             dialer,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use rustls::pki_types::ServerName;
 
+use super::super::StoreError;
 use super::link::{Address, Dialer, Sentinels, Tls};
 
 /// Which Redis, and how long to wait for it.
@@ -108,8 +109,18 @@ pub(super) enum Way {
 }
 
 impl Settings {
+    /// Whether they can work, as far as can be known without asking anybody. Reads the files.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.directions().map(drop)
+    }
+
     /// Reads what can be known without asking anybody. An error says what cannot work, and shows no password.
-    pub(super) fn directions(&self) -> Result<Directions, String> {
+    pub(super) fn directions(&self) -> Result<Directions, StoreError> {
+        let wrong = |what| StoreError::Unavailable(format!("the settings of Redis: {what}"));
+        self.read().map_err(wrong)
+    }
+
+    fn read(&self) -> Result<Directions, String> {
         if self.prefix.contains(['{', '}']) {
             return Err(format!("prefix `{}` has braces in it", self.prefix));
         }
