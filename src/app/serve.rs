@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
-use crate::config::{Config, Listen, StoreKind};
+use crate::config::{Config, Listen, RedisLogin, RedisReach, RedisSettings, StoreKind};
 use crate::id::ReplicaId;
 use crate::local::{Local, LocalError};
 use crate::store::embedded::Embedded;
@@ -84,8 +84,16 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn check(config: &Config) -> Vec<ServeError> {
     let proxy = proxy::check(&proxy_settings(&config.proxy), &config.upstreams);
     let control = control::check(&control_settings(config)).err();
+    let store = match &config.store.kind {
+        StoreKind::Redis(settings) => redis_settings(settings, config.sync.lease).check().err(),
+        StoreKind::Embedded => None,
+    };
     let proxy = proxy.into_iter().map(ServeError::from);
-    proxy.chain(control.map(ServeError::from)).collect()
+    let others = control.map(ServeError::from).into_iter();
+    proxy
+        .chain(others)
+        .chain(store.map(ServeError::from))
+        .collect()
 }
 
 /// The runtime that all edges but the proxy's workers share.
@@ -245,13 +253,7 @@ async fn open_store(
             Ok((Arc::new(store), replica))
         }
         StoreKind::Redis(settings) => {
-            let settings = redis::Settings {
-                url: settings.url.expose().to_owned(),
-                prefix: settings.prefix.clone(),
-                connect_timeout: settings.connect_timeout,
-                response_timeout: settings.response_timeout,
-                fence: config.sync.lease,
-            };
+            let settings = redis_settings(settings, config.sync.lease);
             let store = RedisStore::connect(settings, clock.clone())?;
             Ok((Arc::new(store), new_replica()?))
         }
@@ -271,6 +273,44 @@ async fn open_local(
         tracing::error!(%refused, "a counter was found damaged");
     }
     Ok(Arc::new(local))
+}
+
+/// The store's settings; what was fenced is given new work after a lease time.
+fn redis_settings(settings: &RedisSettings, lease: Duration) -> redis::Settings {
+    let login = |login: &RedisLogin| redis::Login {
+        user: login.user.clone(),
+        password: login.password.as_ref().map(|it| it.expose().to_owned()),
+    };
+    let reach = match &settings.reach {
+        RedisReach::Server(url) => redis::Reach::Server(url.expose().to_owned()),
+        RedisReach::Cluster(seeds) => redis::Reach::Cluster(seeds.clone()),
+        RedisReach::Sentinels {
+            sentinels,
+            master,
+            login: to_sentinels,
+        } => redis::Reach::Sentinels {
+            sentinels: sentinels.clone(),
+            master: master.clone(),
+            login: login(to_sentinels),
+        },
+    };
+    let tls = settings.tls.as_ref().map(|tls| redis::TlsFiles {
+        ca: tls.ca_file.clone(),
+        identity: tls
+            .identity
+            .as_ref()
+            .map(|files| (files.cert.clone(), files.key.clone())),
+        server_name: tls.server_name.clone(),
+    });
+    redis::Settings {
+        reach,
+        login: login(&settings.login),
+        tls,
+        prefix: settings.prefix.clone(),
+        connect_timeout: settings.connect_timeout,
+        response_timeout: settings.response_timeout,
+        fence: lease,
+    }
 }
 
 /// A name for a new data directory.
