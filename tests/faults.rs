@@ -22,6 +22,7 @@ use tollgate::money::Amount;
 use self::books::check_calls;
 use self::fleet::{Fleet, HEAL_MAX, Plan};
 use self::load::{End, Load, Seen};
+use crate::support::within;
 
 /// What `tight` has at first: spent within some seconds of load, also while something is away.
 const TIGHT: i64 = 300;
@@ -93,7 +94,9 @@ async fn witness(fleet: &mut Fleet, seen: &Seen) {
         seen.add(call.clone());
         call.is_charged().then_some(())
     };
-    crate::support::within(HEAL_MAX, "calls pass at a new replica", passes).await;
+    within(HEAL_MAX, "calls pass at a new replica", passes).await;
+    // An idle connection is waited for until its client has closed it.
+    drop(caller);
     fleet.agree_at(&[witness], "rich", seen).await;
     fleet.terminate(witness).await;
 }

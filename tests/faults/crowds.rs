@@ -60,7 +60,7 @@ async fn sweep(fleet: &Fleet, shift: usize, seen: &Seen) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_accounts_than_are_kept_in_memory() {
     let plan = Plan {
-        unload_after: "500ms",
+        unload_after: "1s",
         ..Plan::default()
     };
     let mut fleet = Fleet::start(plan).await;

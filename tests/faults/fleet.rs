@@ -171,18 +171,23 @@ pub(super) struct Replica {
     pub(super) tap: Tap,
     pub(super) data_dir: PathBuf,
     config: PathBuf,
-    process: Option<Process>,
+    /// With a channel to its control API.
+    process: Option<(Process, Channel)>,
 }
 
 impl Replica {
     pub(super) fn process(&self) -> &Process {
-        self.process.as_ref().expect("it runs")
+        &self.process.as_ref().expect("it runs").0
     }
 
     /// Its control API.
     fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(self.process().control.clone()).unwrap();
-        endpoint.timeout(CONTROL_MAX).connect_lazy()
+        self.process.as_ref().expect("it runs").1.clone()
+    }
+
+    /// Takes the process out, and leaves its control API.
+    fn take(&mut self) -> Process {
+        self.process.take().expect("it runs").0
     }
 
     /// A number of its metrics.
@@ -272,18 +277,20 @@ impl Fleet {
     /// Starts a replica's process, also again.
     pub(super) async fn run(&mut self, number: usize) {
         let replica = &mut self.replicas[number];
-        replica.process = Some(Process::serve(&replica.config, &[]).await);
+        let process = Process::serve(&replica.config, &[]).await;
+        let endpoint = Endpoint::from_shared(process.control.clone()).unwrap();
+        let channel = endpoint.timeout(CONTROL_MAX).connect_lazy();
+        replica.process = Some((process, channel));
     }
 
     /// SIGKILL.
     pub(super) async fn kill(&mut self, number: usize) {
-        let process = self.replicas[number].process.take().expect("it runs");
-        process.kill().await;
+        self.replicas[number].take().kill().await;
     }
 
     /// SIGTERM, and its end in time, with exit code 0 and without a panic before.
     pub(super) async fn terminate(&mut self, number: usize) {
-        let process = self.replicas[number].process.take().expect("it runs");
+        let process = self.replicas[number].take();
         let began = self.clock.now().mono;
         process.terminate().await;
         let took = self.clock.now().mono.since(began);
@@ -566,7 +573,11 @@ impl Drop for Fleet {
                 replica.tap.lost(),
                 replica.tap.commands()
             );
-            for line in replica.process.iter().flat_map(Process::complaints) {
+            let complaints = replica
+                .process
+                .iter()
+                .flat_map(|(process, _)| process.complaints());
+            for line in complaints {
                 let _ = writeln!(said, "  {line}");
             }
         }

@@ -142,7 +142,7 @@ impl Process {
 
     /// Its warnings and errors, the last ones.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        const MOST: usize = 20;
+        const MOST: usize = 6;
         let said = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet = |line: &&String| line.contains(r#""level":"INFO""#);
         let all: Vec<_> = said.iter().filter(|line| !quiet(line)).cloned().collect();

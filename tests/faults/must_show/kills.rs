@@ -1,11 +1,13 @@
 //! A replica is killed on the spot under load, again and again, over the same data directory; and over none.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tollgate::money::Amount;
 
-use crate::faults::fleet::{Fleet, HEAL_MAX, Plan, nanos};
+use crate::faults::fleet::{Fleet, HEAL_MAX, Plan, nanos, price};
 use crate::faults::load::{End, Seen};
 use crate::support::within;
 
@@ -67,12 +69,20 @@ async fn comes_to(fleet: &Fleet, least: Amount, seen: &Seen) -> Amount {
     })
 }
 
+/// The file is gone, and all that is beside it.
+fn forget(data_dir: &Path) {
+    match std::fs::remove_dir_all(data_dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+        _ => {}
+    }
+}
+
 fn cost(seen: &Seen, which: impl Fn(&End) -> bool) -> Amount {
     let calls = seen.calls();
     let nanos = calls
         .iter()
         .filter(|call| which(&call.end))
-        .map(|call| super::super::fleet::price(call.model).nanos());
+        .map(|call| price(call.model).nanos());
     Amount::from_nanos(nanos.sum())
 }
 
@@ -168,7 +178,7 @@ async fn killed_without_its_file_it_loses_one_interval_at_most() {
         for client in clients {
             client.await.unwrap();
         }
-        std::fs::remove_dir_all(&fleet.replicas[0].data_dir).unwrap();
+        forget(&fleet.replicas[0].data_dir);
         fleet.run(0).await;
 
         let known = cost(&seen, |end| matches!(end, End::Charged(_)));
@@ -177,7 +187,7 @@ async fn killed_without_its_file_it_loses_one_interval_at_most() {
             .calls()
             .into_iter()
             .filter(|call| call.is_charged() && killed.since(call.answered) > INTERVAL + SYNC_MAX);
-        let safe = safe.map(|call| super::super::fleet::price(call.model).nanos());
+        let safe = safe.map(|call| price(call.model).nanos());
         let safe = Amount::from_nanos(safe.sum());
         assert!(safe.is_positive(), "too few to tell\n{}", seen.summary());
         let least = stood.checked_add(safe).unwrap();

@@ -21,9 +21,24 @@ const AT_ONCE: usize = 64;
 
 const REFILL_WAIT: Duration = Duration::from_secs(2);
 
+/// What it takes to answer them all on a busy machine. It is some 3 s on two free cores, most calls being refused at once: one in
+/// some hundred may wait for a lease, and a last few in vain.
+const OFFER_MAX: Duration = Duration::from_secs(25);
+
+/// Where the money is, for the reader of a failure.
+async fn leases(fleet: &Fleet) -> String {
+    let mut text = String::new();
+    for (number, replica) in fleet.replicas.iter().enumerate() {
+        let leased = replica.process().metric("tollgate_leased_units").await;
+        text += &format!("replica {number}: {leased} leased and not spent\n");
+    }
+    text
+}
+
 /// Offers them all.
 async fn offer(fleet: &Fleet) -> Seen {
     let seen = Seen::default();
+    let began = fleet.clock.now().mono;
     let mut clients = Vec::new();
     for (number, offered) in OFFERED.iter().enumerate() {
         let left = Arc::new(AtomicUsize::new(*offered));
@@ -42,6 +57,11 @@ async fn offer(fleet: &Fleet) -> Seen {
     let mut looks = tokio::time::interval(Duration::from_millis(200));
     while seen.count(|_| true) < OFFERED.iter().sum() {
         looks.tick().await;
+        let took = fleet.clock.now().mono.since(began);
+        if took > OFFER_MAX {
+            let (leases, calls) = (leases(fleet).await, seen.summary());
+            panic!("not all are answered after {took:?}\n{leases}{calls}");
+        }
         for number in fleet.numbers() {
             let account = fleet.account(number, "exact").await.unwrap();
             let balance = nanos(&account.balance);

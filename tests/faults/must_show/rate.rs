@@ -107,20 +107,20 @@ fn windows(admitted: &[Call], ideal: &[Monotonic], began: Monotonic, run: Durati
     windows
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_rate_over_three_replicas_while_the_demand_moves() {
+/// Sends the calls, and judges every second of it.
+async fn keeps_the_rate(replicas: usize, run: Duration, rates: fn(Duration) -> Vec<u64>) {
     // The shares follow within two intervals. At a switch, up to 300 of 1,000 parts of the demand move: while the shares have not
     // followed, as much of the rate is not used: 30 calls in 100 ms, of the 50 that may be missing.
     let plan = Plan {
+        replicas,
         interval: "50ms",
         response_timeout: "2s",
         ..Plan::default()
     };
     let mut fleet = Fleet::start(plan).await;
     fleet.open(0, "paced", "paced", 1_000_000).await;
-    let run = run_length();
     let caller = |number| fleet.caller(number, "paced", "odd");
-    let paced = Paced::start(&fleet.clock, 3, caller, demand);
+    let paced = Paced::start(&fleet.clock, replicas, caller, rates);
     let began = paced.began();
     tokio::time::sleep(run).await;
     let seen = paced.stop().await;
@@ -129,6 +129,17 @@ async fn one_rate_over_three_replicas_while_the_demand_moves() {
     for number in fleet.numbers() {
         fleet.terminate(number).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_rate_over_three_replicas_while_the_demand_moves() {
+    keeps_the_rate(3, run_length(), demand).await;
+}
+
+/// The same measure where nothing is shared: what it finds above is not its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_rate_at_one_replica() {
+    keeps_the_rate(1, Duration::from_secs(5), |_| vec![OFFERED]).await;
 }
 
 fn judge(seen: &Seen, began: Monotonic, run: Duration) {
