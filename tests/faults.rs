@@ -12,6 +12,7 @@ mod must_show;
 mod network;
 mod outages;
 mod refusing;
+mod replicas;
 mod wire;
 
 use std::time::Duration;
@@ -29,14 +30,14 @@ const TIGHT: i64 = 300;
 
 /// A fault under load, from the first call to the last process' end. `fault` returns when it is healed; what is checked of every
 /// fault is checked here. Returns the calls.
-async fn survive(plan: Plan, fault: impl AsyncFnOnce(&mut Fleet, &Load)) -> Seen {
+async fn survive(plan: Plan, fault: impl AsyncFnOnce(&mut Fleet, &mut Load)) -> Seen {
     survive_at_risk(plan, fault, |_| Amount::ZERO).await
 }
 
 /// The same where the protocol cannot promise that no more is spent than there is: by how much it may be more.
 async fn survive_at_risk(
     plan: Plan,
-    fault: impl AsyncFnOnce(&mut Fleet, &Load),
+    fault: impl AsyncFnOnce(&mut Fleet, &mut Load),
     at_risk: impl FnOnce(&Seen) -> Amount,
 ) -> Seen {
     let mut fleet = Fleet::start(plan).await;
@@ -44,17 +45,21 @@ async fn survive_at_risk(
     fleet.open(1, "tight", "default", TIGHT).await;
     // Never called before the fault.
     fleet.open(2, "cold", "default", 10).await;
-    let load = fleet.load();
     let all = fleet.numbers();
+    let mut load = Load::new(&fleet.clock);
+    for number in &all {
+        fleet.load(*number, &mut load);
+    }
     load.passes("rich", &all, 5, load.now(), HEAL_MAX).await;
     for number in &all {
         let id = format!("before-{number}");
         fleet.recharge(*number, "rich", &id, 7).await.unwrap();
     }
 
-    fault(&mut fleet, &load).await;
+    fault(&mut fleet, &mut load).await;
     let healed = load.now();
-    load.passes("rich", &all, 10, healed, HEAL_MAX).await;
+    load.passes("rich", &fleet.numbers(), 10, healed, HEAL_MAX)
+        .await;
     let seen = load.stop().await;
     // What was answered with 200 was asked of the endpoint, once; nothing else was.
     let charged = seen.count(|call| call.is_charged());
@@ -69,7 +74,8 @@ async fn survive_at_risk(
 async fn rest(fleet: &mut Fleet, seen: &Seen) {
     fleet.recharges_count_once().await;
     fleet.spend_the_rest(0, "tight", seen).await;
-    seen.add(fleet.caller(1, "cold", "flat").call().await);
+    let last = *fleet.numbers().last().unwrap();
+    seen.add(fleet.caller(last, "cold", "flat").call().await);
     for account in ["rich", "tight", "cold"] {
         fleet.agree(account, seen).await;
     }
@@ -115,11 +121,12 @@ async fn lasts(fleet: &Fleet, time: Duration) {
 /// What a replica that is cut off spends of `tight` and cannot say: when its lease has lapsed, its rights are given to others, and
 /// this much is spent twice. With it, what it had settled and not published when it was cut off: what was answered within an
 /// interval and the time that a publication takes, for which a second is plenty.
-fn at_risk(seen: &Seen, replica: usize, cut_off: Monotonic) -> Amount {
+fn at_risk(seen: &Seen, replica: usize, cut_off: Monotonic, until: Monotonic) -> Amount {
     let unsaid = seen.calls().into_iter().filter(|call| {
         call.replica == replica
             && &*call.account == "tight"
             && call.answered.plus(Duration::from_secs(1)) > cut_off
+            && call.sent < until
     });
     let nanos = unsaid.map(|call| match call.end {
         End::Charged(amount) => amount.nanos(),

@@ -10,7 +10,7 @@ use tollgate::proto::v1::Account;
 
 use super::books::check_calls;
 use super::fleet::{Fleet, HEAL_MAX, Plan, nanos};
-use super::load::{Caller, End, Seen};
+use super::load::{Caller, End, Load, Seen};
 use crate::support::within;
 
 const ACCOUNTS: usize = 2_000;
@@ -163,8 +163,11 @@ async fn a_flood_of_unknown_keys_while_redis_is_away() {
     fleet.open(0, "rich", "default", 1_000_000).await;
     fleet.open(1, "tight", "default", super::TIGHT).await;
     fleet.open(2, "cold", "default", 10).await;
-    let load = fleet.load();
     let all = fleet.numbers();
+    let mut load = Load::new(&fleet.clock);
+    for number in &all {
+        fleet.load(*number, &mut load);
+    }
     load.passes("rich", &all, 5, load.now(), HEAL_MAX).await;
 
     fleet.redis.freeze();

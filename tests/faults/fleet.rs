@@ -236,8 +236,11 @@ impl Fleet {
         fleet
     }
 
+    /// Those that run.
     pub(super) fn numbers(&self) -> Vec<usize> {
-        (0..self.replicas.len()).collect()
+        let all = self.replicas.iter().enumerate();
+        let running = all.filter(|(_, replica)| replica.process.is_some());
+        running.map(|(number, _)| number).collect()
     }
 
     /// One more replica, with a data directory of its own; its number.
@@ -376,8 +379,9 @@ impl Fleet {
             let each = |paid: &Paid| (paid.request.clone(), paid.acknowledged);
             paid.iter().map(each).collect()
         };
+        let numbers = self.numbers();
         for (at, (request, acknowledged)) in paid.into_iter().enumerate() {
-            let number = at % self.replicas.len();
+            let number = numbers[at % numbers.len()];
             let what = format!("{request:?} is carried out, at last, at replica {number}");
             let answer = within(HEAL_MAX, &what, async || {
                 match self.send(number, request.clone()).await {
@@ -510,17 +514,13 @@ impl Fleet {
         Caller::new(to, number, account, model, &self.clock)
     }
 
-    /// Load on two accounts at every replica: some 150 calls a second of `rich`, as `odd` and `tokens`, and some 60 of `tight`, as
+    /// Load on two accounts at a replica: some 50 calls a second of `rich`, as `odd` and `tokens`, and some 25 of `tight`, as
     /// `flat`. As many as show what goes wrong, and few enough for a debug build on two cores.
-    pub(super) fn load(&self) -> Load {
-        let mut load = Load::new(&self.clock);
-        for number in self.numbers() {
-            for (account, model) in [("rich", "odd"), ("rich", "tokens"), ("tight", "flat")] {
-                let caller = self.caller(number, account, model);
-                load.client(caller, Duration::from_millis(40));
-            }
+    pub(super) fn load(&self, number: usize, load: &mut Load) {
+        for (account, model) in [("rich", "odd"), ("rich", "tokens"), ("tight", "flat")] {
+            let caller = self.caller(number, account, model);
+            load.client(caller, Duration::from_millis(40));
         }
-        load
     }
 
     /// A replica is ready.

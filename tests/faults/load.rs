@@ -177,8 +177,13 @@ impl Seen {
 pub(super) struct Load {
     pub(super) seen: Seen,
     clock: Clock,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    replica: usize,
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Load {
@@ -187,20 +192,26 @@ impl Load {
         Self {
             seen: Seen::default(),
             clock: clock.clone(),
-            stop: Arc::default(),
             clients: Vec::new(),
         }
     }
 
     /// One more client: it pauses after each call, and goes on when its connection breaks.
     pub(super) fn client(&mut self, mut caller: Caller, pause: Duration) {
-        let (stop, seen) = (Arc::clone(&self.stop), self.seen.clone());
-        self.clients.push(tokio::spawn(async move {
-            while !stop.load(SeqCst) {
+        let (replica, seen) = (caller.replica, self.seen.clone());
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            while !stopped.load(SeqCst) {
                 seen.add(caller.call().await);
                 tokio::time::sleep(pause).await;
             }
-        }));
+        });
+        self.clients.push(Client {
+            replica,
+            stop,
+            task,
+        });
     }
 
     pub(super) fn now(&self) -> Monotonic {
@@ -233,13 +244,28 @@ impl Load {
         within(bound, &what, all).await;
     }
 
+    /// Lets the clients of a replica finish their calls: from here on, what it was asked is known.
+    pub(super) async fn leave(&mut self, replica: usize) {
+        let (leaving, staying) = std::mem::take(&mut self.clients)
+            .into_iter()
+            .partition(|client| client.replica == replica);
+        self.clients = staying;
+        join(leaving).await;
+    }
+
     /// Lets each client finish its call; none has failed.
     pub(super) async fn stop(self) -> Seen {
-        self.stop.store(true, SeqCst);
-        for client in self.clients {
-            client.await.unwrap();
-        }
+        join(self.clients).await;
         self.seen
+    }
+}
+
+async fn join(clients: Vec<Client>) {
+    for client in &clients {
+        client.stop.store(true, SeqCst);
+    }
+    for client in clients {
+        client.task.await.unwrap();
     }
 }
 

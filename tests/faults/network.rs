@@ -24,7 +24,7 @@ async fn lose(fleet: &Fleet, count: u64) {
 }
 
 async fn answers_are_lost(every: u64, reset: bool) {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         fleet.set_all(Mode::LoseAnswers { every, reset });
         lasts(fleet, Duration::from_secs(2)).await;
         lose(fleet, 3).await;
@@ -50,7 +50,7 @@ async fn every_third_answer_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_answers_are_lost_again_and_again() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         for round in 1..=30 {
             for replica in &fleet.replicas {
                 replica.tap.lose_next(1);
@@ -65,7 +65,7 @@ async fn single_answers_are_lost_again_and_again() {
 /// One replica is cut off for longer than the lease, in some way; the others go on.
 async fn one_is_cut_off(mode: Mode) {
     let away = Cell::new(None);
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         let from = load.now();
         fleet.replicas[0].tap.set(mode);
         lasts(fleet, 2 * SHORT_LEASE).await;
@@ -77,7 +77,10 @@ async fn one_is_cut_off(mode: Mode) {
         fleet.replicas[0].tap.set(Mode::Pass);
     };
     let plan = Plan::short_lease();
-    let cut = |seen: &Seen| at_risk(seen, 0, away.get().unwrap().0);
+    let cut = |seen: &Seen| {
+        let (from, to) = away.get().unwrap();
+        at_risk(seen, 0, from, to)
+    };
     let seen = survive_at_risk(plan, fault, cut).await;
     let (from, to) = away.get().unwrap();
     let within = |call: &super::load::Call| call.sent > from && call.answered < to;
@@ -116,7 +119,7 @@ async fn one_is_cut_off_and_its_messages_disappear() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_wire_is_no_outage() {
     // 120 ms a round trip, where an interval is 50 ms and 300 ms are too slow.
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         fleet.set_all(Mode::Slow(Duration::from_millis(60)));
         let slow = load.now();
         lasts(fleet, Duration::from_secs(2)).await;

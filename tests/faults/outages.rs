@@ -40,7 +40,7 @@ fn passed_between(seen: &Seen, from: Monotonic, to: Monotonic) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_for_longer_than_every_timeout() {
     let mut away = None;
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         fleet.redis.freeze();
         let from = load.now();
         lasts(fleet, LONGER_THAN_TIMEOUTS).await;
@@ -56,7 +56,7 @@ async fn frozen_for_longer_than_every_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_for_longer_than_the_lease() {
     let mut away = None;
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         fleet.redis.freeze();
         let from = load.now();
         lasts(fleet, 2 * SHORT_LEASE).await;
@@ -77,7 +77,7 @@ async fn frozen_for_longer_than_the_lease() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_restarted_with_its_log() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         fleet.redis.kill();
         lasts(fleet, Duration::from_secs(1)).await;
         cannot_load(fleet).await;
@@ -88,7 +88,7 @@ async fn killed_and_restarted_with_its_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_restarted_empty() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         fleet.redis.kill();
         lasts(fleet, Duration::from_secs(1)).await;
         cannot_load(fleet).await;
@@ -100,7 +100,7 @@ async fn killed_and_restarted_empty() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_restarted_empty_at_once_and_again() {
     // Too short for a timeout, so that connections break and are there again; and once more within the fence of the first time.
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         for _ in 0..2 {
             fleet.redis.kill();
             fleet.redis.run().await;
@@ -114,7 +114,7 @@ async fn killed_and_restarted_empty_at_once_and_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn emptied_while_it_runs() {
     // No connection breaks, and the server is the same: only what it does not know any more tells.
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         fleet.redis.command::<String>(&["FLUSHALL"]);
         lasts(fleet, Duration::from_secs(1)).await;
     };
@@ -123,7 +123,7 @@ async fn emptied_while_it_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarted_with_old_data() {
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         fleet.redis.save();
         // Both sides of it: more is spent, and more is paid in, than the dump knows of.
         let saved = load.now();
@@ -145,21 +145,25 @@ async fn restarted_with_old_data() {
 async fn restarted_with_old_data_while_one_replica_is_away() {
     // What that one spent and paid in is missing from the store and from what the others know of it, until it is back.
     let away = Cell::new(None);
-    let fault = async |fleet: &mut Fleet, load: &Load| {
+    let fault = async |fleet: &mut Fleet, load: &mut Load| {
         fleet.redis.save();
         let saved = load.now();
         fleet.recharge(2, "rich", "after", 5).await.unwrap();
         load.passes("rich", &fleet.numbers(), 20, saved, HEAL_MAX)
             .await;
-        away.set(Some(load.now()));
+        let from = load.now();
         fleet.replicas[2].tap.set(Mode::Cut);
         fleet.redis.kill();
         fleet.redis.run().await;
         lasts(fleet, Duration::from_secs(1)).await;
         load.passes("rich", &[0, 1], 10, load.now(), HEAL_MAX).await;
+        away.set(Some((from, load.now())));
         fleet.replicas[2].tap.set(Mode::Pass);
     };
     let plan = forgetful();
-    let cut = |seen: &Seen| at_risk(seen, 2, away.get().unwrap());
+    let cut = |seen: &Seen| {
+        let (from, to) = away.get().unwrap();
+        at_risk(seen, 2, from, to)
+    };
     survive_at_risk(plan, fault, cut).await;
 }

@@ -30,7 +30,7 @@ fn refuses(redis: &Server, code: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_memory() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         let limit = |bytes| {
             let set = ["CONFIG", "SET", "maxmemory", bytes];
             fleet.redis.command::<String>(&set)
@@ -45,7 +45,7 @@ async fn out_of_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_only_as_the_replica_of_a_dead_master() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         // Nothing listens there.
         let of = ["REPLICAOF", "127.0.0.1", "1"];
         fleet.redis.command::<String>(&of);
@@ -58,7 +58,7 @@ async fn read_only_as_the_replica_of_a_dead_master() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loading_for_a_while_after_a_restart() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         // A millisecond for each of these, and it looks at its connections all the time: it takes 2 s to load, and says so.
         let fill = "for i = 1, 2000 do redis.call('SET', 'filler:' .. i, i) end";
         fleet.redis.command::<()>(&["EVAL", fill, "0"]);
@@ -85,7 +85,7 @@ async fn loading_for_a_while_after_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_says_to_some_that_it_loads() {
     // As a load balancer before several does; the others go on.
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         let loading = Mode::Say("-LOADING Redis is loading the dataset in memory");
         fleet.replicas[0].tap.set(loading);
         fleet.replicas[1].tap.set(loading);
@@ -97,7 +97,7 @@ async fn it_says_to_some_that_it_loads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_scripts_gone_again_and_again() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         let mut flushes = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..100 {
             flushes.tick().await;
@@ -110,7 +110,7 @@ async fn its_scripts_gone_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_disk_refuses() {
-    let fault = async |fleet: &mut Fleet, _: &Load| {
+    let fault = async |fleet: &mut Fleet, _: &mut Load| {
         let redis = &fleet.redis;
         let status = || info(redis, "persistence", "rdb_last_bgsave_status");
         // It writes on only if its last dump worked; and cannot put one in the place of a directory.
