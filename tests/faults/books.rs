@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tollgate::money::Amount;
 
-use super::fleet::{Fleet, HEAL_MAX, nanos};
+use super::api::nanos;
+use super::fleet::{Fleet, HEAL_MAX};
 use super::load::{CALL_MAX, Call, End, Seen};
 
 /// What an account must come to.
@@ -91,8 +92,15 @@ impl Fleet {
         }
     }
 
-    /// No money is stranded: one replica can spend all that is left in an account, to the last unit, and not one more.
-    pub(super) async fn spend_the_rest(&self, number: usize, name: &str, seen: &Seen) {
+    /// No money is stranded: one replica can spend all that is left in an account, to the last unit; and not one more, but for what
+    /// was at risk.
+    pub(super) async fn spend_the_rest(
+        &self,
+        number: usize,
+        name: &str,
+        at_risk: Amount,
+        seen: &Seen,
+    ) {
         let mut caller = self.caller(number, name, "flat");
         let began = self.clock.now().mono;
         loop {
@@ -103,7 +111,8 @@ impl Fleet {
             let waited = call.answered.since(began);
             seen.add(call.clone());
             if charged {
-                assert!(left.is_positive(), "{name} is overspent: {call:?}");
+                let more = left.checked_add(at_risk).unwrap();
+                assert!(more.is_positive(), "{name} is overspent: {call:?}");
                 continue;
             }
             if !left.is_positive() {

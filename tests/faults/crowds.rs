@@ -8,8 +8,9 @@ use std::time::Duration;
 use tollgate::money::Amount;
 use tollgate::proto::v1::Account;
 
+use super::api::nanos;
 use super::books::check_calls;
-use super::fleet::{Fleet, HEAL_MAX, Plan, nanos};
+use super::fleet::{Fleet, HEAL_MAX, Plan};
 use super::load::{Caller, End, Load, Seen};
 use crate::support::within;
 
@@ -215,5 +216,5 @@ async fn a_flood_of_unknown_keys_while_redis_is_away() {
         (end == End::Refused(401, "KEY_UNKNOWN".into())).then_some(())
     };
     within(HEAL_MAX, "a guess is known to be one", unknown).await;
-    super::rest(&mut fleet, &seen).await;
+    super::rest(&mut fleet, &seen, Amount::ZERO).await;
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tollgate::money::Amount;
 
-use crate::faults::fleet::{Fleet, HEAL_MAX, Plan, nanos, price};
+use crate::faults::api::nanos;
+use crate::faults::fleet::{Fleet, HEAL_MAX, Plan, price};
 use crate::faults::load::{End, Seen};
 use crate::support::within;
 

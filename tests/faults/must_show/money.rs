@@ -7,7 +7,8 @@ use std::time::Duration;
 use tollgate::clock::Monotonic;
 use tollgate::money::Amount;
 
-use crate::faults::fleet::{Fleet, Plan, nanos};
+use crate::faults::api::nanos;
+use crate::faults::fleet::{Fleet, Plan};
 use crate::faults::load::{End, Seen};
 
 /// Calls of price 1.
