@@ -21,10 +21,20 @@ pub(crate) use tls::Authority;
 /// How often a server is tried on other ports: somebody else may take one between our looking and its binding.
 const PORTS_TRIES: usize = 5;
 
+/// What a server has after it was killed and started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Everything that it had acknowledged.
+    Everything,
+    /// What it had at the last [`Server::save`]; nothing, if there was none.
+    WhatWasSaved,
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Option<Child>,
     dir: TempDir,
+    keeps: Keeps,
     options: Vec<String>,
     /// Options that name a port, and which.
     ports: Vec<(&'static str, u16)>,
@@ -41,6 +51,7 @@ impl Server {
         let mut server = Self {
             child: None,
             dir: TempDir::new().unwrap(),
+            keeps: Keeps::Everything,
             options: options.iter().map(|option| option.to_string()).collect(),
             ports: ports.iter().map(|port| (*port, 0)).collect(),
         };
@@ -75,7 +86,35 @@ impl Server {
         server
     }
 
-    /// Starts it, also again after [`Server::kill`]: what it had acknowledged is there.
+    /// A server that answers, and forgets more or less.
+    pub(crate) async fn start_with(keeps: Keeps) -> Self {
+        let mut server = Self::later();
+        server.keeps = keeps;
+        server.run().await;
+        server
+    }
+
+    /// Starts it with more options, and does not wait until it answers.
+    pub(crate) fn begin(&mut self, options: &[&str]) {
+        let own = self.options.len();
+        self.options
+            .extend(options.iter().map(|option| option.to_string()));
+        self.spawn(&[]);
+        self.options.truncate(own);
+    }
+
+    /// Waits until it answers: it has loaded what it kept.
+    pub(crate) async fn answers(&self) {
+        let answers = async || self.try_command::<String>(&["PING"]).ok();
+        super::until("redis-server answers", answers).await;
+    }
+
+    /// Writes all it has to its dump, which it starts from again unless it has a log.
+    pub(crate) fn save(&self) {
+        self.command::<String>(&["SAVE"]);
+    }
+
+    /// Starts it, also again after [`Server::kill`]: what it [keeps](Keeps) is there.
     pub(crate) async fn run(&mut self) {
         self.run_as(&[]).await;
     }
@@ -127,7 +166,11 @@ impl Server {
             .arg("--dir")
             .arg(self.dir.path());
         if first.is_empty() {
-            command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "no"]);
+            let log = match self.keeps {
+                Keeps::Everything => "yes",
+                Keeps::WhatWasSaved => "no",
+            };
+            command.args(["--save", "", "--appendonly", log, "--appendfsync", "no"]);
         }
         command.args(&self.options);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -206,8 +249,12 @@ impl Server {
 
     /// Ends it as an administrator does: what it had acknowledged is written first.
     pub(crate) fn shut_down(&mut self) {
-        // It answers by closing the connection.
-        let _ = self.try_command::<String>(&["SHUTDOWN"]);
+        // It answers by closing the connection. Without a log, a dump is all that it keeps.
+        let how = match self.keeps {
+            Keeps::Everything => "NOSAVE",
+            Keeps::WhatWasSaved => "SAVE",
+        };
+        let _ = self.try_command::<String>(&["SHUTDOWN", how]);
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
