@@ -96,8 +96,6 @@ struct Sync {
     /// Accounts being taken up; each entry lasts as long as somebody waits for it.
     loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
     lookups: Semaphore,
-    /// The store's history may be another one.
-    reconcile: Notify,
     status: Status,
 }
 
@@ -133,6 +131,8 @@ struct Status {
     retired: AtomicU64,
     /// Some accounts could not be compared with the store, or taken up: to be tried again.
     unreconciled: AtomicBool,
+    /// Accounts are being compared with another history of the store: a key that is not there may have been lost.
+    restoring: AtomicBool,
     /// Commands that this replica put back into a store that had lost them.
     restored: AtomicU64,
     /// Free leases as of the last round, in nano-units.
@@ -190,7 +190,6 @@ impl SyncHandle {
             catalog: Arc::clone(&books.catalog),
             clock: books.clock.clone(),
             books,
-            reconcile: Notify::new(),
             replica,
             settings,
             metrics,
@@ -266,7 +265,8 @@ impl SyncHandle {
 
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.0.refresh(account).await
+        self.0.refresh(account).await?;
+        self.0.remember_unloaded(account).await
     }
 
     /// What this replica knows of an account that the store does not.
@@ -368,6 +368,11 @@ impl Sync {
         }
         let found = self.note(self.store.find_key(&digest(secret)).await)?;
         let Some((account, id)) = found else {
+            if self.status.restoring.load(Relaxed) {
+                return Err(StoreError::Unavailable(
+                    "the store has lost accounts, which are being put back".into(),
+                ));
+            }
             self.engine.remember_unknown(fingerprint, now);
             return Ok(None);
         };
@@ -543,8 +548,11 @@ impl Sync {
             }
         }
         changed.await;
-        let failing = entry.line().failing();
-        if failing { Err(unavailable) } else { Ok(()) }
+        let line = entry.line();
+        if line.failing() || line.fenced() {
+            return Err(unavailable);
+        }
+        Ok(())
     }
 
     /// For how long the store has answered whatever it was asked.

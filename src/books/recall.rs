@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::remember::Remembered;
 use crate::id::AccountId;
 use crate::ledger::{Entry, TAIL_MAX};
 use crate::local::Local;
 use crate::local::memory::Document;
-use crate::store::{History, Snapshot};
+use crate::store::{History, Snapshot, StoreError};
 
 /// What documents of [`Remembered`] mean. Raised when an older tollgate could not read them.
 const FORMAT: u32 = 1;
@@ -38,6 +38,8 @@ struct Inner {
     known: DashMap<AccountId, Known, foldhash::fast::RandomState>,
     disk: Option<Disk>,
     dropped: AtomicU64,
+    /// The store may lack what is remembered: it is to be compared.
+    doubted: Notify,
 }
 
 #[derive(Clone)]
@@ -83,6 +85,27 @@ impl Recall {
     /// The data directory, if there is one.
     pub fn local(&self) -> Option<&Arc<Local>> {
         self.0.disk.as_ref().map(|disk| &disk.local)
+    }
+
+    /// The store may lack what is remembered: whoever compares the two, is woken.
+    pub(crate) fn doubt(&self) {
+        self.0.doubted.notify_one();
+    }
+
+    /// Waits until the store is doubted.
+    pub(crate) async fn doubted(&self) {
+        self.0.doubted.notified().await;
+    }
+
+    /// Why an account is not in the store: because there is none, or because the store has lost it.
+    pub(crate) fn missing(&self, account: &AccountId) -> StoreError {
+        if self.version(account).is_none() {
+            return StoreError::NoAccount(account.clone());
+        }
+        self.doubt();
+        StoreError::Unavailable(format!(
+            "the store has lost account `{account}`, which is being put back"
+        ))
     }
 
     /// Documents that were not written behind as too many waited, since the start.

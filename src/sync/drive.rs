@@ -133,7 +133,7 @@ async fn schedule(sync: Arc<Sync>) {
             sync.unload_rested();
             sync.observe_due();
             if sync.status.unreconciled.swap(false, Relaxed) {
-                sync.reconcile.notify_one();
+                sync.books.recall.doubt();
             }
             if sync.status.documents_due.swap(false, SeqCst) {
                 let sync = Arc::clone(&sync);
@@ -189,7 +189,7 @@ async fn keep(sync: Arc<Sync>) {
 async fn listen(sync: Arc<Sync>) {
     let mut changes = sync.store.changes();
     // Whatever changed before this listens, nobody tells.
-    sync.reconcile.notify_one();
+    sync.books.recall.doubt();
     sync.follow_all().await;
     loop {
         match changes.recv().await {
@@ -350,7 +350,7 @@ impl Sync {
 
     /// The store does not have an account that was loaded from it.
     fn gone(self: &Arc<Self>, entry: &Arc<Entry>) {
-        self.reconcile.notify_one();
+        self.books.recall.doubt();
         let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
         let next = line::Next {
             rejoin: true,
@@ -407,7 +407,7 @@ impl Sync {
         if next.rejoin
             && let Some(_alone) = Alone::begin(&entry.rejoining)
         {
-            self.reconcile.notify_one();
+            self.books.recall.doubt();
             if let Err(error) = self.rejoin(id).await {
                 tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
             }
@@ -573,7 +573,7 @@ impl Sync {
                 tokio::spawn(async move { sync.publish(&[entry], give).await });
             }
             Change::All => {
-                self.reconcile.notify_one();
+                self.books.recall.doubt();
                 self.follow_all().await;
             }
             Change::Document(_) => self.follow_documents().await,

@@ -77,6 +77,8 @@ pub struct Line {
     pub known: Known,
     last_ok: Monotonic,
     failed: Option<Monotonic>,
+    /// The last answer came from a history that grants nothing yet.
+    fenced: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -232,6 +234,7 @@ impl Line {
             },
             last_ok: now.mono,
             failed: None,
+            fenced: false,
         }
     }
 
@@ -310,6 +313,11 @@ impl Line {
     pub fn failed_lately(&self, times: &Times, now: Now) -> bool {
         self.failed
             .is_some_and(|at| now.mono.since(at) < times.interval)
+    }
+
+    /// Whether the store, when it last answered, granted nothing to anybody.
+    pub const fn fenced(&self) -> bool {
+        self.fenced
     }
 
     /// Whether the last message failed.
@@ -445,6 +453,7 @@ impl Line {
             return Next::default();
         };
         self.failed = None;
+        self.fenced = answer.fenced;
         let mut next = Next {
             refresh: answer.version > self.known.version,
             rejoin: answer.version < self.known.version
