@@ -350,7 +350,7 @@ impl Sync {
 
     /// The store does not have an account that was loaded from it.
     fn gone(self: &Arc<Self>, entry: &Arc<Entry>) {
-        self.books.recall.doubt();
+        self.books.recall.doubt_all();
         let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
         let next = line::Next {
             rejoin: true,

@@ -174,7 +174,8 @@ impl Sync {
 
     async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
         let history = self.store.history(id).await?;
-        if self.books.recall.history(id) == Some(history) {
+        let epoch = self.books.recall.epoch();
+        if self.books.recall.compared(id) == Some((history, epoch)) {
             return Ok(());
         }
         self.status.restoring.store(true, Relaxed);
