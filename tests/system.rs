@@ -6,10 +6,10 @@ mod end;
 mod input;
 mod money;
 mod outage;
-mod process;
+pub(crate) mod process;
 mod rate;
 mod sdk;
-mod wire;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 
