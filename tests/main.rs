@@ -16,6 +16,8 @@ mod cli;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod proxy;
