@@ -2,6 +2,9 @@
 //! for the steward. No rules here (they are in [`crate::ledger`]) and no engine: whoever holds an account in memory hears of
 //! a change from [`Store::changes`].
 
+pub mod recall;
+pub mod remember;
+
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -10,6 +13,7 @@ use crate::id::AccountId;
 use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Rejected, Seen, apply};
 use crate::policy::Overrides;
 use crate::store::{Commit, Snapshot, Store, StoreError, Stored};
+use recall::Recall;
 
 /// How often a command is tried against faster writers. Each lost try means that another command of the same account went
 /// through, so this many at once on one account is a caller that should serialise them.
@@ -18,9 +22,10 @@ const TRIES_MAX: u32 = 64;
 /// Runs commands. Cheap to clone.
 #[derive(Clone)]
 pub struct Books {
-    store: Arc<dyn Store>,
-    catalog: Arc<Catalog>,
-    clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Clock,
+    pub(crate) recall: Recall,
 }
 
 /// Other rules for an account: see [`Action::Configure`]. A field that is `None` is left as it is.
@@ -72,12 +77,13 @@ pub enum CommandError {
 }
 
 impl Books {
-    /// Over a store.
-    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, clock: Clock) -> Self {
+    /// Over a store. What is written is remembered, too.
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, clock: Clock, recall: Recall) -> Self {
         Self {
             store,
             catalog,
             clock,
+            recall,
         }
     }
 
@@ -109,6 +115,9 @@ impl Books {
                 _ => Err(CommandError::Exists(account)),
             };
         }
+        if let missing @ StoreError::Unavailable(_) = self.recall.missing(&account) {
+            return Err(missing.into());
+        }
         let book = Book::new(account.clone(), unit, policy, self.clock.now().wall);
         let fresh = Snapshot {
             version: 0,
@@ -138,7 +147,7 @@ impl Books {
         let claims = command.claims();
         for _ in 0..TRIES_MAX {
             let snapshot = self.store.read(account, &claims).await?;
-            let snapshot = snapshot.ok_or_else(|| StoreError::NoAccount(account.clone()))?;
+            let snapshot = snapshot.ok_or_else(|| self.recall.missing(account))?;
             match command.seen_before(&snapshot.claims) {
                 Seen::Before(entry) => return Ok(replay(*entry, snapshot)),
                 Seen::KeyReused => {
@@ -170,8 +179,7 @@ impl Books {
         for _ in 0..TRIES_MAX {
             let read = self.store.read(account, &[]).await;
             let read = read.map_err(CommandError::from)?;
-            let snapshot =
-                read.ok_or_else(|| CommandError::from(StoreError::NoAccount(account.clone())))?;
+            let snapshot = read.ok_or_else(|| CommandError::from(self.recall.missing(account)))?;
             let Configure {
                 name,
                 policy,
@@ -238,7 +246,7 @@ impl Books {
             expected: read.version,
             book: book.clone(),
             credit_delta,
-            entries,
+            entries: entries.clone(),
             events,
             claims,
             restore: None,
@@ -255,11 +263,17 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
+        self.recall.wrote(&snapshot, &entries).await;
         Ok(Some(Done {
             entry,
             replayed: false,
             snapshot,
         }))
+    }
+
+    /// Why an account is not in the store: because there is none, or because the store has lost it.
+    pub fn missing(&self, account: &AccountId) -> StoreError {
+        self.recall.missing(account)
     }
 
     fn check_policy(&self, name: &str) -> Result<(), CommandError> {

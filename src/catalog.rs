@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::ledger::Book;
 use crate::policy::Policy;
@@ -86,6 +88,20 @@ impl Catalog {
         })
     }
 
+    /// Begins with what the store had when it was last read: what holds until it is heard again, and what is put back if it lost that.
+    pub fn begin_with(
+        &self,
+        prices: Option<(u64, Vec<Price>)>,
+        policies: Option<(u64, BTreeMap<String, Policy>)>,
+    ) -> Result<(), CatalogError> {
+        let (prices_version, prices) = prices.unwrap_or_default();
+        let (policies_version, policies) = policies.unwrap_or_default();
+        let stored = Layer { prices, policies };
+        let merged = merge(&self.configured, stored, prices_version, policies_version)?;
+        self.current.store(Arc::new(merged));
+        Ok(())
+    }
+
     /// What is in force at this moment.
     pub fn current(&self) -> arc_swap::Guard<Arc<InForce>> {
         self.current.load()
@@ -101,11 +117,15 @@ impl Catalog {
         book.overrides.over(named.unwrap_or(&Policy::default()))
     }
 
-    /// Reads the store's part again. What was in force stays if the store's part is wrong or away.
+    /// Reads the store's part again. What was in force stays if the store's part is wrong or away; a part that is older than what was
+    /// read from it before was lost there, and is put back.
     pub async fn load(&self, store: &dyn Store) -> Result<(), CatalogError> {
         let _loading = self.loading.lock().await;
-        let (prices_version, prices) = document(store, PRICES).await?;
-        let (policies_version, policies) = document(store, POLICIES).await?;
+        let known = self.current.load_full();
+        let (version, body) = (known.prices.version(), &known.stored.prices);
+        let (prices_version, prices) = document(store, PRICES, version, body).await?;
+        let (version, body) = (known.policies_version, &known.stored.policies);
+        let (policies_version, policies) = document(store, POLICIES, version, body).await?;
         let stored = Layer { prices, policies };
         self.current.store(Arc::new(merge(
             &self.configured,
@@ -149,11 +169,11 @@ impl Catalog {
         store: &dyn Store,
         name: &str,
         expected: u64,
-        body: &impl serde::Serialize,
+        body: &impl Serialize,
     ) -> Result<u64, CatalogError> {
         let body =
             serde_json::to_vec(body).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        match store.put_document(name, expected, body).await? {
+        match store.put_document(name, expected, body, false).await? {
             Stored::Conflict => Err(CatalogError::Conflict(expected)),
             Stored::At(version) => {
                 self.load(store).await?;
@@ -163,16 +183,39 @@ impl Catalog {
     }
 }
 
-async fn document<T: Default + serde::de::DeserializeOwned>(
+/// A document as the store has it, or as it was `known` if the store lost that.
+async fn document<T>(
     store: &dyn Store,
     name: &str,
-) -> Result<(u64, T), StoreError> {
-    match store.document(name).await? {
-        None => Ok((0, T::default())),
-        Some((version, body)) => match serde_json::from_slice(&body) {
-            Ok(value) => Ok((version, value)),
-            Err(error) => Err(StoreError::Corrupt(format!("document `{name}`: {error}"))),
-        },
+    known_version: u64,
+    known: &T,
+) -> Result<(u64, T), StoreError>
+where
+    T: Default + PartialEq + Clone + Serialize + DeserializeOwned,
+{
+    let corrupt =
+        |error: serde_json::Error| StoreError::Corrupt(format!("document `{name}`: {error}"));
+    let (version, body) = match store.document(name).await? {
+        None => (0, T::default()),
+        Some((version, body)) => (version, serde_json::from_slice(&body).map_err(corrupt)?),
+    };
+    if version >= known_version || body == *known {
+        return Ok((version, body));
+    }
+    let bytes = serde_json::to_vec(known).map_err(corrupt)?;
+    match store.put_document(name, version, bytes, true).await? {
+        Stored::At(version) => {
+            tracing::warn!(
+                name,
+                version,
+                "the store had lost a document; it is put back"
+            );
+            Ok((version, known.clone()))
+        }
+        // Another replica was faster: what it put there is read with the next change.
+        Stored::Conflict => Err(StoreError::Unavailable(format!(
+            "document `{name}` is being put back by another replica"
+        ))),
     }
 }
 

@@ -31,7 +31,9 @@
 //! | module | what lives there | I/O |
 //! |---|---|---|
 //! | [`money`], [`usage`], [`id`], [`refusal`], [`clock`] | the words: amounts, counts, names, reasons, instants | no |
+//! | `primitive` | the atomics that the hot path is made of: std's, or those of models | no |
 //! | [`pricing`], [`policy`], [`route`] | what a model costs; the rules of an account; where a request goes and on what terms | no |
+//! | `tls` | certificates and keys from files, for whoever speaks TLS, either way | yes |
 //! | [`ledger`] | an account's book as a state machine: `apply(book, spend, command, policy, now)` | no |
 //! | [`store`] | the shared truth behind a trait: [`store::embedded`] in one file, [`store::redis`] for many replicas | yes |
 //! | [`catalog`], [`books`] | the prices and policies in force; the one writer of books | thin |
@@ -103,10 +105,12 @@ pub mod engine;
 pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod local;
 pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
+mod primitive;
 pub mod proto;
 pub mod proxy;
 pub mod refusal;
@@ -114,4 +118,5 @@ pub mod route;
 pub mod store;
 pub mod sync;
 pub mod telemetry;
+mod tls;
 pub mod usage;

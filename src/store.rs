@@ -367,6 +367,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether it answers at all.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// In which history what concerns an account would be said now.
+    async fn history(&self, account: &AccountId) -> Result<History, StoreError>;
+
     /// An account as this replica takes it up; `None` if there is none. `hour` is the one whose usage rows the replica goes on
     /// adding to.
     async fn open(
@@ -455,12 +458,14 @@ pub trait Store: Send + Sync + 'static {
     /// A document that belongs to no account (the price book, the policies), with its version.
     async fn document(&self, name: &str) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
 
-    /// Writes a document if its version is still the expected one (0: it must not exist).
+    /// Writes a document if its version is still the expected one (0: it must not exist). While the store's history is younger than a
+    /// lease only what it `lost` is taken; anything else is [`StoreError::Fenced`].
     async fn put_document(
         &self,
         name: &str,
         expected: u64,
         body: Vec<u8>,
+        lost: bool,
     ) -> Result<Stored, StoreError>;
 
     /// What changes from now on, this process' own changes included. A listener that lags reads everything again, as it does

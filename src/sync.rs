@@ -7,8 +7,9 @@
 
 mod drive;
 pub mod line;
-pub mod remember;
+mod rejoin;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,9 +26,11 @@ use crate::clock::{Clock, Monotonic, Now};
 use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
+use crate::local::memory::MemoryError;
 use crate::money::Amount;
+use crate::policy::Policy;
 use crate::refusal::{Reason, Refusal};
-use crate::store::{LEASE_MAX, Publish, Published, Scarce, Store, StoreError};
+use crate::store::{LEASE_MAX, Opened, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
 use line::{Give, Line, Own, rules};
 
@@ -104,6 +107,7 @@ struct Entry {
     /// An answer came, or a book.
     changed: Notify,
     observing: AtomicBool,
+    rejoining: AtomicBool,
     /// In running time: since then silent replicas need not be looked for again.
     lapsed: AtomicU64,
     /// In running time: since then the others need not be told again that a limit is used up.
@@ -125,6 +129,12 @@ struct Status {
     /// Replicas whose lease was taken back, and that were retired, by this one.
     lapsed: AtomicU64,
     retired: AtomicU64,
+    /// Some accounts could not be compared with the store, or taken up: to be tried again.
+    unreconciled: AtomicBool,
+    /// Accounts are being compared with another history of the store: a key that is not there may have been lost.
+    restoring: AtomicBool,
+    /// Commands that this replica put back into a store that had lost them.
+    restored: AtomicU64,
     /// Free leases as of the last round, in nano-units.
     leased: AtomicI64,
     held: AtomicI64,
@@ -168,21 +178,18 @@ pub struct SyncStatus {
 impl SyncHandle {
     /// A sync that does nothing until [`SyncHandle::run`] is polled.
     pub fn new(
-        store: Arc<dyn Store>,
+        books: Books,
         engine: Arc<Engine>,
-        catalog: Arc<Catalog>,
-        clock: Clock,
         replica: ReplicaId,
         settings: Settings,
         metrics: Metrics,
     ) -> Self {
-        let books = Books::new(Arc::clone(&store), Arc::clone(&catalog), clock.clone());
         Self(Arc::new(Sync {
-            store,
+            store: Arc::clone(&books.store),
             engine,
-            catalog,
+            catalog: Arc::clone(&books.catalog),
+            clock: books.clock.clone(),
             books,
-            clock,
             replica,
             settings,
             metrics,
@@ -258,7 +265,8 @@ impl SyncHandle {
 
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.0.refresh(account).await
+        self.0.refresh(account).await?;
+        self.0.remember_unloaded(account).await
     }
 
     /// What this replica knows of an account that the store does not.
@@ -345,7 +353,7 @@ impl Sync {
     }
 
     async fn look_up(
-        &self,
+        self: &Arc<Self>,
         secret: &[u8],
         fingerprint: Fingerprint,
         now: Now,
@@ -360,6 +368,11 @@ impl Sync {
         }
         let found = self.note(self.store.find_key(&digest(secret)).await)?;
         let Some((account, id)) = found else {
+            if self.status.restoring.load(Relaxed) {
+                return Err(StoreError::Unavailable(
+                    "the store has lost accounts, which are being put back".into(),
+                ));
+            }
             self.engine.remember_unknown(fingerprint, now);
             return Ok(None);
         };
@@ -398,7 +411,7 @@ impl Sync {
     }
 
     /// An account, loaded once however many ask for it at the same time.
-    async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
+    async fn account(self: &Arc<Self>, id: &AccountId) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(entry) = self.entry(id).filter(|entry| !entry.account.retired()) {
             return Ok(Some(Arc::clone(&entry.account)));
         }
@@ -410,7 +423,7 @@ impl Sync {
         Ok(self.entry(id).map(|entry| Arc::clone(&entry.account)))
     }
 
-    async fn load(&self, id: &AccountId) -> Result<bool, StoreError> {
+    async fn load(self: &Arc<Self>, id: &AccountId) -> Result<bool, StoreError> {
         if self.entry(id).is_some_and(|entry| !entry.account.retired()) {
             return Ok(true);
         }
@@ -418,24 +431,16 @@ impl Sync {
         let Some(opened) = self.note(self.store.open(id, &self.replica, hour).await)? else {
             return Ok(false);
         };
+        let policy = self.catalog.policy_of(&opened.snapshot.book);
+        let (account, own) = self.take_up(id, &opened, policy).await?;
         let now = self.clock.now();
-        let book = &opened.snapshot.book;
-        let cells = self.engine.own_cells(hour, &opened.usage);
-        let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
-        let own = cells.iter().map(|(id, tally)| {
-            let model = self.engine.model_name(id.model);
-            (id.clone(), model, *tally)
-        });
-        let own = Own::published(&opened, own.collect());
-        let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
-        // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
-        account.forget_before(hour);
         let entry = Entry {
             account,
             line: Mutex::new(Line::new(&opened, own, now)),
             waiting: AtomicI64::new(0),
             changed: Notify::new(),
             observing: AtomicBool::new(false),
+            rejoining: AtomicBool::new(false),
             lapsed: AtomicU64::new(0),
             crowded: AtomicU64::new(0),
         };
@@ -445,7 +450,74 @@ impl Sync {
         let mut line = entry.line();
         let policy = self.catalog.policy_of(&line.known.book);
         line.go_by(&entry.account, policy, now);
+        drop(line);
+        let Opened { snapshot, keys, .. } = opened;
+        let sync = Arc::clone(self);
+        tokio::spawn(async move { sync.remember_or_warn(snapshot, keys).await });
         Ok(true)
+    }
+
+    /// What this replica has counted of an account, taken up with its cells. Holds that an earlier run left open end as the policy says.
+    async fn take_up(
+        &self,
+        id: &AccountId,
+        opened: &Opened,
+        policy: Policy,
+    ) -> Result<(Arc<Account>, Own), StoreError> {
+        let mut taken = match self.books.recall.local() {
+            None => self.engine.counters().take_up(id),
+            Some(local) => {
+                let (local, id) = (Arc::clone(local), id.clone());
+                let stored = opened.usage.clone();
+                let taking = tokio::task::spawn_blocking(move || {
+                    let mut taken = local.take_up(&id)?;
+                    local.raise(&mut taken, &stored)?;
+                    Ok::<_, MemoryError>(taken)
+                });
+                let taken = taking.await.map_err(|error| error.to_string());
+                let taken = taken.and_then(|taken| taken.map_err(|error| error.to_string()));
+                taken.map_err(StoreError::Unavailable)?
+            }
+        };
+        let charged = taken.end_holds(policy.unsettled);
+        if charged.calls > 0 {
+            let (calls, amount) = (charged.calls, charged.amount);
+            tracing::warn!(account = %id, calls, %amount, "calls that were open when the process was killed are charged");
+        }
+        let book = &opened.snapshot.book;
+        let rules = rules(book, opened.snapshot.spend, policy);
+        let hour = self.clock.now().wall.hour();
+        let seen = taken.totals().acked();
+        let total = taken.totals().total();
+        let remembers = self.books.recall.local().is_some();
+        let lifetime: BTreeMap<_, _> = taken
+            .lifetime()
+            .into_iter()
+            .map(|row| ((row.key, row.model), row.tally))
+            .collect();
+        let published = self.engine.own_cells(hour, &opened.usage);
+        let published = if remembers { Vec::new() } else { published };
+        let account = self.engine.load(taken, rules, published.into_iter());
+        if !remembers {
+            // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
+            account.forget_before(hour);
+        }
+        let cells = account.cells().into_iter().map(|cell| {
+            let (id, model) = (cell.id(), cell.row().model.clone());
+            (id, model, cell.read())
+        });
+        let own = if remembers {
+            Own {
+                cells: cells.collect(),
+                lifetime,
+                seen,
+                total,
+                history: self.books.recall.history(id),
+            }
+        } else {
+            Own::published(opened, cells.collect())
+        };
+        Ok((account, own))
     }
 
     async fn refill(self: &Arc<Self>, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
@@ -476,8 +548,11 @@ impl Sync {
             }
         }
         changed.await;
-        let failing = entry.line().failing();
-        if failing { Err(unavailable) } else { Ok(()) }
+        let line = entry.line();
+        if line.failing() || line.fenced() {
+            return Err(unavailable);
+        }
+        Ok(())
     }
 
     /// For how long the store has answered whatever it was asked.

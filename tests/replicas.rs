@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tollgate::clock::Clock;
 use tollgate::gate::{End, Outcome};
-use tollgate::id::ReplicaId;
+use tollgate::id::{AccountId, ReplicaId};
 use tollgate::meter::Reading;
 use tollgate::policy::Policy;
 use tollgate::refusal::Reason;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::Snapshot;
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::sync;
 
 use crate::support::node::{Node, amount, call, terms};
@@ -22,7 +23,8 @@ fn replica(server: &Server, name: &str) -> Node {
 
 fn replica_with(server: &Server, name: &str, settings: sync::Settings) -> Node {
     let redis = Settings {
-        url: server.url(),
+        reach: Reach::Server(server.url()),
+        fence: settings.times.lease,
         ..Settings::default()
     };
     let store = RedisStore::connect(redis, Clock::system()).unwrap();
@@ -147,4 +149,119 @@ async fn money_that_another_replica_holds_is_no_outage() {
     let refused = nodes[1].admit("sk-a", "flat").await.unwrap_err();
     assert_eq!(refused.reason, Reason::InsufficientBalance);
     drop(held);
+}
+
+/// A lease time that a test can wait for.
+fn brief() -> sync::Settings {
+    let mut settings = sync::Settings::default();
+    settings.times.lease = Duration::from_millis(1_500);
+    settings.times.margin = Duration::from_millis(100);
+    settings.times.interval = Duration::from_millis(20);
+    settings
+}
+
+/// What the books say once every replica has published.
+async fn settled(nodes: &[Node], account: &AccountId) -> Snapshot {
+    let all = until("every replica has published", async || {
+        for node in nodes {
+            node.core.sync.sync_now().await.ok()?;
+            let live = node.core.sync.live(account);
+            (live.unpublished == amount("0")).then_some(())?;
+        }
+        nodes[0].core.store.read(account, &[]).await.ok()?
+    });
+    all.await
+}
+
+/// Spends one by one, at one replica, until so many calls passed; gives up where the money is.
+async fn spend(node: &Node, calls: usize) {
+    let mut passed = 0;
+    let all = until("the calls pass", async || {
+        if let Ok(ticket) = node.admit("sk-a", "flat").await {
+            ticket.settle(Outcome {
+                end: End::Complete,
+                reading: Reading::default(),
+                bytes_in: 0,
+                bytes_out: 0,
+            });
+            passed += 1;
+        }
+        (passed == calls).then_some(())
+    });
+    all.await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_redis_is_filled_again() {
+    let server = Server::start().await;
+    let nodes = [
+        replica_with(&server, "r-1", brief()),
+        replica_with(&server, "r-2", brief()),
+    ];
+    let account = nodes[0].account("a", "100").await;
+    nodes[1].recharge(&account, "second", "50").await;
+    spend(&nodes[0], 7).await;
+    spend(&nodes[1], 5).await;
+    let before = settled(&nodes, &account).await;
+    let _: String = server.command(&["FLUSHALL"]);
+    let filled = until("the account is back", async || {
+        let read = nodes[1].core.store.read(&account, &[]).await;
+        read.ok().flatten().map(drop)
+    });
+    filled.await;
+    spend(&nodes[1], 3).await;
+    let again = until("its spend is back", async || {
+        let now = settled(&nodes, &account).await;
+        (now.spend == amount("15") && now.lost == amount("0")).then_some(now)
+    });
+    let now = again.await;
+    assert_eq!(now.book.lifetime_credit, amount("150"));
+    assert!(
+        now.version > before.version,
+        "nobody takes it for an older one"
+    );
+    // What was paid counts once, also when it is sent again.
+    nodes[0].recharge(&account, "second", "50").await;
+    let entries = nodes[0].core.store.entries(&account, 0, 100).await.unwrap();
+    let paid = entries
+        .iter()
+        .filter(|e| e.order_id.as_deref() == Some("second"));
+    assert_eq!(paid.count(), 1);
+    let now = settled(&nodes, &account).await;
+    assert_eq!(now.book.balance(now.spend), amount("135"));
+    // A replica that comes new finds the key again.
+    let fresh = replica_with(&server, "r-3", brief());
+    spend(&fresh, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_its_last_writes_is_mended() {
+    let mut server = Server::start().await;
+    let nodes = [
+        replica_with(&server, "r-1", brief()),
+        replica_with(&server, "r-2", brief()),
+    ];
+    let account = nodes[0].account("a", "100").await;
+    spend(&nodes[0], 4).await;
+    settled(&nodes, &account).await;
+    let old = server.copy();
+    nodes[1].recharge(&account, "lost", "50").await;
+    spend(&nodes[0], 3).await;
+    spend(&nodes[1], 6).await;
+    settled(&nodes, &account).await;
+    server.kill();
+    server.put_back(&old);
+    server.run().await;
+    let mended = until("what was lost is back", async || {
+        let now = nodes[0].core.store.read(&account, &[]).await.ok()??;
+        let all = now.spend == amount("13") && now.book.lifetime_credit == amount("150");
+        (all && now.lost == amount("0")).then_some(now)
+    });
+    let now = mended.await;
+    assert_eq!(now.book.invariants(), Ok(()));
+    nodes[0].recharge_fenced(&account, "lost", "50").await;
+    spend(&nodes[1], 137).await;
+    let now = settled(&nodes, &account).await;
+    assert_eq!(now.book.balance(now.spend), amount("0"));
+    assert_eq!(hammer(&nodes[0], 5).await, 0);
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::primitive::AtomicU64;
 use crate::clock::Monotonic;
+use crate::primitive::AtomicU64;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

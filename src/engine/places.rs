@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
-use super::primitive::AtomicU64;
+use crate::primitive::AtomicU64;
 
 /// The share in the upper half, the calls in flight in the lower.
 ///

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::primitive::AtomicI64;
 use crate::money::Amount;
+use crate::primitive::AtomicI64;
 
 /// `headroom = lease ceiling − spend − held`. One word, so that each of its changes is one step:
 ///

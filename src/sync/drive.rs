@@ -9,6 +9,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
+use crate::catalog::{POLICIES, PRICES};
+use crate::clock::Hour;
+use crate::local::LocalError;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
@@ -25,8 +28,11 @@ pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 /// whatever the interval.
 const DRY_MAX: Duration = Duration::from_millis(100);
 
-/// The others are told that a limit is used up four times in an interval, and in one this long at least.
-const CROWD_MAX: Duration = Duration::from_millis(200);
+/// The others are told that a limit is used up eight times in an interval, and in one this long at least.
+const CROWD_MAX: Duration = Duration::from_millis(100);
+
+/// How often the counters are made safe from a power loss, which is what one can cost at most. A killed process loses nothing.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a part that died waits before it is started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
@@ -45,7 +51,9 @@ pub(super) enum Round {
 pub(super) async fn run(sync: Arc<Sync>) {
     let schedule = supervise("sync schedule", || schedule(Arc::clone(&sync)));
     let listener = supervise("change listener", || listen(Arc::clone(&sync)));
-    tokio::join!(schedule, listener);
+    let reconciler = supervise("reconciler", || Arc::clone(&sync).reconcile());
+    let keeper = supervise("keeper of the data directory", || keep(Arc::clone(&sync)));
+    tokio::join!(schedule, listener, reconciler, keeper);
 }
 
 /// Starts a part again when it ends or panics, for ever: none of them may die quietly.
@@ -81,18 +89,18 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// One look of the ledger at an account. Takes the flag down however it ends.
-struct Observing<'a>(&'a Entry);
+/// Work on an account that is done by one at a time. Takes its flag down however it ends.
+struct Alone<'a>(&'a AtomicBool);
 
-impl<'a> Observing<'a> {
-    fn begin(entry: &'a Entry) -> Option<Self> {
-        (!entry.observing.swap(true, SeqCst)).then_some(Self(entry))
+impl<'a> Alone<'a> {
+    fn begin(flag: &'a AtomicBool) -> Option<Self> {
+        (!flag.swap(true, SeqCst)).then_some(Self(flag))
     }
 }
 
-impl Drop for Observing<'_> {
+impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        self.0.observing.store(false, SeqCst);
+        self.0.store(false, SeqCst);
     }
 }
 
@@ -124,6 +132,9 @@ async fn schedule(sync: Arc<Sync>) {
             sync.clock.follow_wall();
             sync.unload_rested();
             sync.observe_due();
+            if sync.status.unreconciled.swap(false, Relaxed) {
+                sync.books.recall.doubt();
+            }
             if sync.status.documents_due.swap(false, SeqCst) {
                 let sync = Arc::clone(&sync);
                 tokio::spawn(async move { sync.follow_documents().await });
@@ -140,9 +151,45 @@ async fn schedule(sync: Arc<Sync>) {
     }
 }
 
+/// Keeps the data directory in order: room for new counters, what was counted safe from a power loss, and hours that are over folded.
+async fn keep(sync: Arc<Sync>) {
+    let mut ticks = tokio::time::interval(KEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut folded = None;
+    loop {
+        ticks.tick().await;
+        let Some(local) = sync.books.recall.local() else {
+            continue;
+        };
+        let local = Arc::clone(local);
+        let Hour(hour) = sync.clock.now().wall.hour();
+        let due = Hour(hour.saturating_sub(line::HOURS_KEPT));
+        // Once for each hour, and again when what was not published then is.
+        let folds = folded != Some(due) || sync.failing();
+        let kept = tokio::task::spawn_blocking(move || {
+            local.counters().make_room()?;
+            local.counters().flush()?;
+            if folds {
+                local.fold(due).map(drop)
+            } else {
+                Ok(())
+            }
+        });
+        match kept.await {
+            Ok(Ok(())) => folded = Some(due),
+            Ok(Err(error)) => {
+                let error: LocalError = error;
+                tracing::error!(%error, "the data directory cannot be kept in order; counting goes on");
+            }
+            Err(error) => tracing::error!(%error, "the data directory cannot be kept in order"),
+        }
+    }
+}
+
 async fn listen(sync: Arc<Sync>) {
     let mut changes = sync.store.changes();
     // Whatever changed before this listens, nobody tells.
+    sync.books.recall.doubt();
     sync.follow_all().await;
     loop {
         match changes.recv().await {
@@ -282,6 +329,9 @@ impl Sync {
                     break;
                 };
                 let answer = self.note(answer);
+                if matches!(answer, Err(StoreError::NoAccount(_))) {
+                    self.gone(entry);
+                }
                 if self.answer(entry, answer.as_ref().ok()) {
                     again.push(Arc::clone(entry));
                 }
@@ -296,6 +346,17 @@ impl Sync {
             entry.changed.notify_waiters();
         }
         first_error.map_or(Ok(entries.len()), Err)
+    }
+
+    /// The store does not have an account that was loaded from it.
+    fn gone(self: &Arc<Self>, entry: &Arc<Entry>) {
+        self.books.recall.doubt_all();
+        let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
+        let next = line::Next {
+            rejoin: true,
+            ..line::Next::default()
+        };
+        tokio::spawn(async move { sync.attend(&entry, next).await });
     }
 
     fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
@@ -343,6 +404,14 @@ impl Sync {
     /// What takes a word with the store. Whoever waits is woken after it.
     async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
         let id = entry.account.id();
+        if next.rejoin
+            && let Some(_alone) = Alone::begin(&entry.rejoining)
+        {
+            self.books.recall.doubt();
+            if let Err(error) = self.rejoin(id).await {
+                tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
+            }
+        }
         if let Some((rate, places)) = next.crowded {
             self.crowd(entry, Scarce::Shares(rate, places)).await;
         }
@@ -352,7 +421,7 @@ impl Sync {
             tokio::time::sleep(SCARCE_WAIT).await;
         }
         if next.observe
-            && let Some(observing) = Observing::begin(entry)
+            && let Some(observing) = Alone::begin(&entry.observing)
         {
             let observed = self.books.run(id, Command::observe()).await;
             drop(observing);
@@ -360,7 +429,7 @@ impl Sync {
                 tracing::warn!(account = %id, %error, "what is due could not be written; it is tried again");
             }
         }
-        if (next.refresh || next.observe)
+        if (next.refresh || next.observe || next.rejoin)
             && let Err(error) = self.refresh(id).await
         {
             tracing::warn!(account = %id, %error, "a changed book could not be read; it is tried again");
@@ -412,7 +481,7 @@ impl Sync {
         let now = self.clock.now().mono;
         let told = Monotonic::from_nanos(entry.crowded.load(Relaxed));
         let pause = self.settings.times.interval.min(CROWD_MAX);
-        if now.since(told) >= pause.checked_div(4).unwrap_or_default() {
+        if now.since(told) >= pause.checked_div(8).unwrap_or_default() {
             entry.crowded.store(now.nanos(), Relaxed);
             let told = self.store.tell_scarce(entry.account.id(), what).await;
             // The next answer says it again.
@@ -464,8 +533,8 @@ impl Sync {
             return Ok(());
         };
         let keys = self.note(self.store.keys(account).await)?;
-        self.take_in(&entry, snapshot, keys);
-        Ok(())
+        self.take_in(&entry, snapshot.clone(), keys.clone());
+        self.remember(snapshot, keys).await
     }
 
     /// Takes up a book, and the keys that were read after it.
@@ -503,7 +572,10 @@ impl Sync {
                 let sync = Arc::clone(self);
                 tokio::spawn(async move { sync.publish(&[entry], give).await });
             }
-            Change::All => self.follow_all().await,
+            Change::All => {
+                self.books.recall.doubt();
+                self.follow_all().await;
+            }
             Change::Document(_) => self.follow_documents().await,
         }
     }
@@ -511,12 +583,30 @@ impl Sync {
     /// Prices and policies as the store has them now; asked for again if it does not say.
     pub(super) async fn follow_documents(&self) {
         match self.catalog.load(&*self.store).await {
-            Ok(()) => self.follow_policies(),
+            Ok(()) => {
+                self.follow_policies();
+                self.remember_documents().await;
+            }
             Err(error) => {
                 self.status.documents_due.store(true, SeqCst);
                 tracing::warn!(%error, "the prices and policies in force stay in force");
             }
         }
+    }
+
+    /// What is in force now is remembered, if it is newer than what was.
+    async fn remember_documents(&self) {
+        let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
+        let versions = (current.prices.version(), current.policies_version);
+        if recall.local().is_none() || versions == (0, 0) {
+            return;
+        }
+        let kept = tokio::task::spawn_blocking(move || {
+            recall.keep_named(PRICES, versions.0, &current.stored.prices);
+            recall.keep_named(POLICIES, versions.1, &current.stored.policies);
+        });
+        // It cannot fail but by a panic, which was reported where it happened.
+        let _ = kept.await;
     }
 
     /// Changes may have been missed: everything is read again.
@@ -588,6 +678,7 @@ impl Sync {
         for entry in gone {
             if self.let_go(&entry) {
                 self.engine.unload(&entry.account);
+                self.books.recall.let_go(entry.account.id());
                 self.lines.remove_if(entry.account.id(), |_, current| {
                     Arc::ptr_eq(current, &entry)
                 });

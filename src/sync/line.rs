@@ -13,6 +13,7 @@ use crate::clock::{Hour, Monotonic, Now};
 use crate::engine::{Account, Cell, CellId, Engine, Rules};
 use crate::id::{KeyId, ModelName};
 use crate::ledger::Book;
+use crate::local::counters;
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{History, LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
@@ -23,7 +24,7 @@ use shares::{Said, Shares};
 const CALLS_AHEAD: i64 = 64;
 
 /// Usage rows are kept for so many hours after theirs is over: calls admitted in an hour settle into it later.
-const HOURS_KEPT: i64 = 2;
+pub(super) const HOURS_KEPT: i64 = 2;
 
 /// The times of the protocol.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +47,8 @@ impl Times {
     /// How long calls over a limit do not ask for more of it once the store has said what there is. Several times in an interval, so
     /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
     fn share_pause(&self) -> Duration {
-        let pause = self.interval.checked_div(8).unwrap_or_default();
-        pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
+        let pause = self.interval.checked_div(10).unwrap_or_default();
+        pause.clamp(Duration::from_millis(5), Duration::from_millis(20))
     }
 }
 
@@ -76,6 +77,8 @@ pub struct Line {
     pub known: Known,
     last_ok: Monotonic,
     failed: Option<Monotonic>,
+    /// The last answer came from a history that grants nothing yet.
+    fenced: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -231,6 +234,7 @@ impl Line {
             },
             last_ok: now.mono,
             failed: None,
+            fenced: false,
         }
     }
 
@@ -309,6 +313,11 @@ impl Line {
     pub fn failed_lately(&self, times: &Times, now: Now) -> bool {
         self.failed
             .is_some_and(|at| now.mono.since(at) < times.interval)
+    }
+
+    /// Whether the store, when it last answered, granted nothing to anybody.
+    pub const fn fenced(&self) -> bool {
+        self.fenced
     }
 
     /// Whether the last message failed.
@@ -444,6 +453,7 @@ impl Line {
             return Next::default();
         };
         self.failed = None;
+        self.fenced = answer.fenced;
         let mut next = Next {
             refresh: answer.version > self.known.version,
             rejoin: answer.version < self.known.version
@@ -470,6 +480,10 @@ impl Line {
         }
         next.healed = Amount::ZERO;
         self.seen = self.seen.max(answer.standing.spend);
+        acknowledge(account, &message.usage);
+        account
+            .totals()
+            .saw(self.seen, self.known.total, self.known.version);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
@@ -597,6 +611,15 @@ impl Line {
         for id in account.forget_before(Hour(hour.saturating_sub(HOURS_KEPT))) {
             self.collected.remove(&id);
         }
+    }
+}
+
+/// The store has these rows of hours.
+fn acknowledge(account: &Account, rows: &[UsageRow]) {
+    for row in rows {
+        let Some(hour) = row.hour else { continue };
+        let (key, model) = (row.key.clone(), row.model.clone());
+        account.acknowledge(&counters::RowId { hour, key, model }, &row.tally);
     }
 }
 

@@ -13,8 +13,8 @@ use crate::clock::{Clock, Hour};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::store::{
-    AccountSpend, Change, Commit, KeyRecord, Lapsed, Opened, Publish, Published, Scarce, Snapshot,
-    Store, StoreError, Stored, UsageRow,
+    AccountSpend, Change, Commit, History, KeyRecord, Lapsed, Opened, Publish, Published, Scarce,
+    Snapshot, Store, StoreError, Stored, UsageRow,
 };
 
 /// A store under watch. No call of it is on a request's path but a first load, so the two readings of the clock cost nothing.
@@ -62,6 +62,11 @@ impl Watched {
 impl Store for Watched {
     async fn ping(&self) -> Result<(), StoreError> {
         self.count(StoreOp::Ping, self.store.ping()).await
+    }
+
+    async fn history(&self, account: &AccountId) -> Result<History, StoreError> {
+        // Mostly known without a word to the store.
+        self.store.history(account).await
     }
 
     async fn open(
@@ -187,8 +192,9 @@ impl Store for Watched {
         name: &str,
         expected: u64,
         body: Vec<u8>,
+        lost: bool,
     ) -> Result<Stored, StoreError> {
-        let call = self.store.put_document(name, expected, body);
+        let call = self.store.put_document(name, expected, body, lost);
         self.count(StoreOp::Documents, call).await
     }
 
@@ -214,7 +220,10 @@ mod tests {
         let account = AccountId::new("nobody").unwrap();
         watched.ping().await.unwrap();
         assert_eq!(
-            watched.put_document("d", 0, b"x".into()).await.unwrap(),
+            watched
+                .put_document("d", 0, b"x".into(), false)
+                .await
+                .unwrap(),
             Stored::At(1)
         );
         assert!(watched.document("d").await.unwrap().is_some());

@@ -31,7 +31,7 @@ async fn a_restart_keeps_everything_and_lapses_the_leases_of_others() {
     seed(&store, "a", 1_000).await;
     store.put_key(1, key("a", "k1", "d")).await.unwrap();
     store
-        .put_document("prices", 0, b"body".to_vec())
+        .put_document("prices", 0, b"body".to_vec(), false)
         .await
         .unwrap();
     let mut mine = Speaker::new("a", own.as_str());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
 use super::redis::{hear, listening, store, unavailable};
@@ -82,7 +82,7 @@ async fn lost_replies_count_once() {
     let url = lossy_way(&server, &lossy).await;
     let store = RedisStore::connect(
         Settings {
-            url,
+            reach: Reach::Server(url),
             ..Settings::default()
         },
         Clock::system(),
@@ -139,7 +139,7 @@ async fn lost_replies_count_once() {
 async fn a_frozen_redis_is_unavailable_within_the_timeout() {
     let server = Server::start().await;
     let settings = Settings {
-        url: server.url(),
+        reach: Reach::Server(server.url()),
         connect_timeout: Duration::from_millis(200),
         response_timeout: Duration::from_millis(200),
         ..Settings::default()
@@ -242,7 +242,7 @@ async fn a_full_redis_changes_nothing() {
     unavailable(&store.publish(&speaker.replica, vec![message.clone()]).await[0]);
     unavailable(&store.commit(plain(1, book("a", 5), 5)).await);
     unavailable(&store.put_key(1, key("a", "k1", "d")).await);
-    unavailable(&store.put_document("prices", 0, Vec::new()).await);
+    unavailable(&store.put_document("prices", 0, Vec::new(), false).await);
     let now = snapshot(&store, "a").await;
     assert_eq!(
         (now.version, now.spend, now.unleased),

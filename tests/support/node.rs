@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::app::{Core, Parts};
+use tollgate::books::{CommandError, Done};
 use tollgate::catalog::Layer;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::engine::{Bounds, digest};
@@ -16,7 +17,7 @@ use tollgate::pricing::{Per, Price, Rate};
 use tollgate::refusal::Refusal;
 use tollgate::route::{OnDisconnect, OnMissingUsage, OnUpstreamError, Terms};
 use tollgate::store::embedded::Embedded;
-use tollgate::store::{KeyRecord, Store, Stored};
+use tollgate::store::{KeyRecord, Store, StoreError, Stored};
 use tollgate::sync::Settings;
 use tollgate::telemetry::Metrics;
 use tollgate::usage::Meter;
@@ -136,6 +137,7 @@ impl Node {
             store,
             replica,
             layer,
+            local: None,
             clock,
             sync: settings,
             bounds: Bounds::default(),
@@ -206,6 +208,16 @@ impl Node {
 
     /// Pays money in, once per order.
     pub(crate) async fn recharge(&self, account: &AccountId, order: &str, money: &str) {
+        self.try_recharge(account, order, money).await.unwrap();
+        self.core.sync.refresh(account).await.unwrap();
+    }
+
+    async fn try_recharge(
+        &self,
+        account: &AccountId,
+        order: &str,
+        money: &str,
+    ) -> Result<Done, CommandError> {
         let action = Action::Recharge {
             amount: amount(money),
             order_id: order.into(),
@@ -217,7 +229,17 @@ impl Node {
             idempotency_key: Some(format!("test-{order}")),
             action,
         };
-        self.core.books.run(account, command).await.unwrap();
+        self.core.books.run(account, command).await
+    }
+
+    /// The same while the store may take no changes for a while.
+    pub(crate) async fn recharge_fenced(&self, account: &AccountId, order: &str, money: &str) {
+        let paid = async || match self.try_recharge(account, order, money).await {
+            Ok(_) => Some(()),
+            Err(CommandError::Store(StoreError::Fenced(_) | StoreError::Unavailable(_))) => None,
+            Err(error) => panic!("{error}"),
+        };
+        super::until("the store takes the recharge", paid).await;
         self.core.sync.refresh(account).await.unwrap();
     }
 

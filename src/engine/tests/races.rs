@@ -4,7 +4,7 @@
 use loom::thread::{self, JoinHandle};
 
 use super::*;
-use crate::engine::primitive::explore;
+use crate::primitive::explore;
 use crate::usage::Certainty::Exact;
 
 const NOW: Now = Now {
@@ -31,8 +31,9 @@ fn rules(policy: Policy) -> Rules {
 fn small(policy: Policy) -> Small {
     let shared: Arc<Shared> = Arc::default();
     let id = AccountId::new("a").unwrap();
-    let none = std::iter::empty();
-    let account = Account::new(id.clone(), rules(policy), Arc::clone(&shared), none);
+    let (rules, counters) = (rules(policy), Counters::in_memory());
+    let (counters, _) = counters.take_up(&id).begin(rules.policy.unsettled);
+    let account = Account::new(counters, rules, Arc::clone(&shared), Vec::new());
     let account = Arc::new(account);
     account.share_all(NOW.mono);
     account.purse().grant(nanos(100));
@@ -66,14 +67,13 @@ fn with<T: 'static>(small: &Small, act: fn(&Arc<Account>) -> T) -> JoinHandle<T>
     thread::spawn(move || act(&account))
 }
 
-/// As [`Engine::admit`] does it.
-fn admit(key: &Arc<Key>, amount: i64) -> Result<Hold, Denied> {
+fn call(key: &Arc<Key>, amount: i64) -> Result<Hold, Denied> {
     let ask = Ask {
         model: None,
         worst: nanos(amount.saturating_mul(2)),
         ..ask(amount)
     };
-    check(key, ask, NOW).map(|()| Hold::new(Arc::clone(key), ask, NOW.wall.hour()))
+    admit(Arc::clone(key), ask, NOW).map_err(|(_, denied)| denied)
 }
 
 /// Calls and cost in the cells that wait to be published: there is one.
@@ -106,7 +106,7 @@ fn what_is_given_back_is_what_nobody_holds() {
     explore(None, || {
         let purse = Arc::new(Purse::default());
         purse.grant(nanos(10));
-        let call = {
+        let caller = {
             let purse = Arc::clone(&purse);
             thread::spawn(move || {
                 let held = purse.hold(nanos(6), nanos(6)).is_ok();
@@ -121,7 +121,7 @@ fn what_is_given_back_is_what_nobody_holds() {
             thread::spawn(move || purse.grant(nanos(5)))
         };
         let given = purse.give_back(nanos(3));
-        let cost = if call.join().unwrap() { 4 } else { 0 };
+        let cost = if caller.join().unwrap() { 4 } else { 0 };
         granting.join().unwrap();
         let left = purse.headroom().nanos();
         assert_eq!(left, 15 - given.nanos() - cost);
@@ -244,14 +244,14 @@ fn a_share_of_the_places_is_never_exceeded() {
 fn a_limit_holds_for_who_came_before_it_and_goes_in_after() {
     explore(None, || {
         let small = placed(None);
-        let call = with(&small, |account| account.enter().is_ok());
+        let caller = with(&small, |account| account.enter().is_ok());
         let policy = Policy {
             concurrency: Some(1),
             ..Policy::default()
         };
         small.account.follow(rules(policy));
         let holds = small.account.share_places(0);
-        assert_eq!(holds, u64::from(call.join().unwrap()));
+        assert_eq!(holds, u64::from(caller.join().unwrap()));
     });
 }
 
@@ -262,8 +262,8 @@ fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
     explore(None, || {
         let small = small(Policy::default());
         let key = Arc::clone(&small.key);
-        let call = thread::spawn(move || {
-            let admitted = admit(&key, 5).map(|hold| {
+        let caller = thread::spawn(move || {
+            let admitted = call(&key, 5).map(|hold| {
                 hold.settle(nanos(7), Exact, &Counts::default());
             });
             match admitted {
@@ -277,7 +277,7 @@ fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
         if retired {
             collect(&small.account, &mut collected);
         }
-        let spent = call.join().unwrap();
+        let spent = caller.join().unwrap();
         assert_eq!(small.account.retired(), retired);
         assert_eq!(small.account.in_flight(), 0);
         if !retired {
@@ -295,7 +295,7 @@ fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
 fn no_settled_call_falls_between_two_collections() {
     explore(None, || {
         let small = small(Policy::default());
-        let call = || {
+        let caller = || {
             let (account, key) = (Arc::clone(&small.account), Arc::clone(&small.key));
             let count = move || {
                 let count = |cell: &Arc<Cell>| {
@@ -308,7 +308,7 @@ fn no_settled_call_falls_between_two_collections() {
             };
             thread::spawn(count)
         };
-        let calls = [call(), call()];
+        let calls = [caller(), caller()];
         let (shared, mut last) = (Arc::clone(&small.shared), (0, 0));
         let mut round = || {
             for account in shared.take_dirty() {
@@ -330,7 +330,7 @@ fn no_settled_call_falls_between_two_collections() {
 fn whoever_sees_a_cost_sees_its_call() {
     explore(None, || {
         let small = small(Policy::default());
-        let call = with(&small, |account| {
+        let caller = with(&small, |account| {
             let (hour, key) = (NOW.wall.hour(), KeyId::new("k").unwrap());
             let cell = account.cell(CellId {
                 hour,
@@ -348,7 +348,7 @@ fn whoever_sees_a_cost_sees_its_call() {
         if tally.cost_nanos > 0 {
             assert_eq!((tally.calls(), tally.counts.get(Meter::Input)), (1, 9));
         }
-        call.join().unwrap();
+        caller.join().unwrap();
     });
 }
 
@@ -358,7 +358,7 @@ fn whoever_sees_a_cost_sees_its_call() {
 fn however_calls_end_their_holds_end_once() {
     explore(None, || {
         let small = small(Policy::default());
-        let holds = [admit(&small.key, 5), admit(&small.key, 5)].map(Result::unwrap);
+        let holds = [call(&small.key, 5), call(&small.key, 5)].map(Result::unwrap);
         assert_eq!(small.shared.exposure.load(Relaxed), 10);
         let [settled, dropped] = holds;
         let settling = thread::spawn(move || settled.settle(nanos(7), Exact, &Counts::default()));

@@ -5,9 +5,10 @@ use loom::thread;
 
 use super::*;
 use crate::clock::Monotonic;
-use crate::engine::primitive::explore;
 use crate::engine::{Account, Ask, Bounds, Engine, Rules};
+use crate::local::counters::Counters;
 use crate::policy::Policy;
+use crate::primitive::explore;
 use crate::store::KeyRecord;
 
 const NOW: Now = Now {
@@ -33,7 +34,7 @@ fn small(unsettled: Unsettled) -> Small {
         unknown_keys_max: 1,
         ..Bounds::default()
     };
-    let engine = Engine::new([1; 16], bounds);
+    let engine = Engine::new([1; 16], bounds, Counters::in_memory());
     let rules = Rules {
         unit: "USD".into(),
         policy: Policy {
@@ -43,7 +44,8 @@ fn small(unsettled: Unsettled) -> Small {
         standing: None,
     };
     let id = AccountId::new("a").unwrap();
-    let account = engine.load(id.clone(), rules, std::iter::empty());
+    let taken = engine.counters().take_up(&id);
+    let account = engine.load(taken, rules, std::iter::empty());
     account.purse().grant(Amount::from_nanos(100));
     account.lease_until(Monotonic::from_nanos(u64::MAX));
     let record = KeyRecord {

@@ -301,14 +301,28 @@ impl Redis {
         &self,
         name: &str,
         expected: u64,
-        body: &[u8],
+        body: Vec<u8>,
+        lost: bool,
     ) -> Result<Stored, StoreError> {
         let version = expected.saturating_add(1);
-        let change = Change::Document(name.to_owned());
-        let mut command = eval(&PUT_DOCUMENT, &[self.names.document(name)]);
-        command.arg(expected).arg(version).arg(body);
-        command.arg(self.names.channel()).arg(listen::text(&change));
-        self.stored(command, version).await
+        let told = listen::text(&Change::Document(name.to_owned()));
+        let (key, channel) = (self.names.document(name), self.names.channel());
+        let place = key.clone();
+        let make = move |standing: &link::Standing| {
+            let mut command = eval(&PUT_DOCUMENT, &[&key]);
+            command.arg(u8::from(standing.fenced && !lost));
+            command.arg(expected).arg(version).arg(&body);
+            command.arg(&channel).arg(&told);
+            command
+        };
+        let reply = self.link.reply(Ask::with(place, make)).await?;
+        let wait = reply.standing.wait;
+        let said: String = take(reply)?;
+        match said.as_str() {
+            "at" => Ok(Stored::At(version)),
+            "fenced" => Err(StoreError::Fenced(wait)),
+            _ => Ok(Stored::Conflict),
+        }
     }
 
     async fn stored(&self, command: redis::Cmd, version: u64) -> Result<Stored, StoreError> {

@@ -6,7 +6,7 @@
 use loom::thread::{self, JoinHandle};
 
 use super::*;
-use crate::engine::primitive::explore;
+use crate::primitive::explore;
 use crate::store::shared::lapse;
 
 /// All of so much money leased, and a call settled, so that there is a cell.

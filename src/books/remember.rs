@@ -1,5 +1,5 @@
 //! What a replica remembers of an account beyond its own counters, and what it puts back into a store that lost history. Pure: where
-//! it is kept is `local`, who reads and writes the store is `drive`.
+//! it is kept is [`super::recall`], who reads and writes the store is the sync.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::ledger::{Book, Entry, Healed, Rejected, TAIL_MAX, Told, heal, refill};
 use crate::money::Amount;
 use crate::policy::Policy;
-use crate::store::{Commit, KeyRecord, Restore, Snapshot};
+use crate::store::{Commit, History, KeyRecord, Restore, Snapshot};
 
 /// The newest that this replica knows of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Remembered {
     pub keys: Vec<KeyRecord>,
     /// The highest total of spend seen.
     pub total: Amount,
+    /// In which history of the store it was last compared with what is there.
+    #[serde(default)]
+    pub history: Option<History>,
 }
 
 /// What stands in a store, as far as it matters for what it lost.
@@ -58,6 +61,7 @@ impl Remembered {
             tail: tail.into_iter().skip(more).collect(),
             keys,
             total: snapshot.spend,
+            history: None,
         }
     }
 

@@ -1,0 +1,217 @@
+//! What is done about a store that may have lost history: each account that this replica remembers is compared, and what is missing is
+//! put back. What that is, is [`crate::books::remember`]; this reads and writes the store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::Sync;
+use crate::books::remember::{PutBack, Remembered, Stands};
+use crate::id::AccountId;
+use crate::ledger::TAIL_MAX;
+use crate::store::{KeyRecord, Snapshot, StoreError, Stored};
+
+/// How often an account is tried while others write it too: all of them put the same back, so one of the first has it done.
+const TRIES_MAX: u32 = 16;
+
+/// How many accounts are looked up at once among those that are remembered.
+const PAGE: usize = 1_000;
+
+/// How many accounts are compared at once: each takes some reads, and the calls that are being served come first.
+const AT_ONCE: usize = 16;
+
+impl Sync {
+    /// Remembers a book as it was read, with the entries at its end.
+    pub(super) async fn remember(
+        &self,
+        snapshot: Snapshot,
+        keys: Vec<KeyRecord>,
+    ) -> Result<(), StoreError> {
+        let id = &snapshot.book.account;
+        let known = self.books.recall.version(id);
+        if known.is_some_and(|known| known >= snapshot.version) {
+            return Ok(());
+        }
+        let history = self.store.history(id).await?;
+        let tail = self.tail(&snapshot).await?;
+        self.books.recall.keep(Remembered {
+            history: Some(history),
+            ..Remembered::new(&snapshot, tail, keys)
+        });
+        Ok(())
+    }
+
+    /// Remembers an account that was changed through this replica and is not loaded: nobody else here would.
+    pub(super) async fn remember_unloaded(&self, id: &AccountId) -> Result<(), StoreError> {
+        if self.entry(id).is_some() {
+            return Ok(());
+        }
+        let Some(snapshot) = self.note(self.store.read(id, &[]).await)? else {
+            return Ok(());
+        };
+        let keys = self.note(self.store.keys(id).await)?;
+        self.remember(snapshot, keys).await
+    }
+
+    pub(super) async fn remember_or_warn(&self, snapshot: Snapshot, keys: Vec<KeyRecord>) {
+        let account = snapshot.book.account.clone();
+        if let Err(error) = self.remember(snapshot, keys).await {
+            tracing::warn!(%account, %error, "could not be read to be remembered; its next change is");
+        }
+    }
+
+    /// The last entries of a book as it was read.
+    async fn tail(&self, snapshot: &Snapshot) -> Result<Vec<crate::ledger::Entry>, StoreError> {
+        let (id, book) = (&snapshot.book.account, &snapshot.book);
+        let after = Remembered::tail_after(book);
+        let mut tail = self.note(self.store.entries(id, after, TAIL_MAX).await)?;
+        // It may have gone on since.
+        tail.retain(|entry| entry.sequence <= book.entries);
+        Ok(tail)
+    }
+
+    /// Compares an account with what this replica remembers of it, and puts back what the store lacks.
+    pub(super) async fn rejoin(&self, id: &AccountId) -> Result<(), StoreError> {
+        let Some(ours) = self.books.recall.get(id).await else {
+            return Ok(());
+        };
+        let claims = ours.claims();
+        for _ in 0..TRIES_MAX {
+            let stands = self.stands(id, &claims).await?;
+            let now = self.clock.now().wall;
+            let plan = ours.put_back(stands.as_ref(), |book| self.catalog.policy_of(book), now);
+            let plan = plan.map_err(|rejected| {
+                StoreError::Corrupt(format!("`{id}` cannot be put back: {rejected}"))
+            })?;
+            let version = stands.map_or(0, |stands| stands.snapshot.version);
+            if self.put_back(id, &plan, version).await? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unavailable(format!(
+            "`{id}` is being changed by too many at once"
+        )))
+    }
+
+    async fn stands(
+        &self,
+        id: &AccountId,
+        claims: &[String],
+    ) -> Result<Option<Stands>, StoreError> {
+        let Some(snapshot) = self.note(self.store.read(id, claims).await)? else {
+            return Ok(None);
+        };
+        let tail = self.tail(&snapshot).await?;
+        let keys = self.note(self.store.keys(id).await)?;
+        Ok(Some(Stands {
+            snapshot,
+            tail,
+            keys,
+        }))
+    }
+
+    /// Writes what is missing; `false` if somebody else wrote first.
+    async fn put_back(
+        &self,
+        id: &AccountId,
+        plan: &PutBack,
+        mut version: u64,
+    ) -> Result<bool, StoreError> {
+        if let Some(commit) = &plan.commit {
+            match self.note(self.store.commit(commit.clone()).await)? {
+                Stored::Conflict => return Ok(false),
+                Stored::At(at) => version = at,
+            }
+            let (commands, forgotten) = (plan.commands, plan.forgotten);
+            tracing::warn!(account = %id, commands, "the store had lost commands; they are put back");
+            if forgotten > 0 && version > 1 {
+                tracing::error!(account = %id, forgotten, "older entries of the ledger are lost for good");
+            }
+            let commands = u64::try_from(commands).unwrap_or(u64::MAX);
+            self.status.restored.fetch_add(commands, Relaxed);
+        }
+        for key in &plan.keys {
+            match self.note(self.store.put_key(version, key.clone()).await)? {
+                Stored::Conflict => return Ok(false),
+                Stored::At(at) => version = at,
+            }
+            tracing::warn!(account = %id, key = %key.id, "the store had lost a key or its revocation; it is put back");
+        }
+        Ok(true)
+    }
+
+    /// Whenever the store's history may be another one, every account that is remembered from before is compared and taken up, so that
+    /// its spend is published again.
+    pub(super) async fn reconcile(self: Arc<Self>) {
+        loop {
+            self.books.recall.doubted().await;
+            self.recover().await;
+            self.reconcile_all().await;
+        }
+    }
+
+    async fn reconcile_all(self: &Arc<Self>) {
+        let mut after = None;
+        loop {
+            let ids = self.books.recall.accounts(after.take(), PAGE).await;
+            let Some(last) = ids.last().cloned() else {
+                if !self.status.unreconciled.load(Relaxed) {
+                    self.status.restoring.store(false, Relaxed);
+                }
+                return;
+            };
+            let work = stream::iter(ids).for_each_concurrent(AT_ONCE, |id| async move {
+                if let Err(error) = self.reconcile_one(&id).await {
+                    tracing::debug!(account = %id, %error, "could not be compared with the store");
+                    self.status.unreconciled.store(true, Relaxed);
+                }
+            });
+            work.await;
+            after = Some(last);
+        }
+    }
+
+    async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
+        let history = self.store.history(id).await?;
+        let epoch = self.books.recall.epoch();
+        if self.books.recall.compared(id) == Some((history, epoch)) {
+            return Ok(());
+        }
+        self.status.restoring.store(true, Relaxed);
+        self.rejoin(id).await?;
+        self.account(id).await?;
+        self.refresh(id).await?;
+        self.books.recall.in_history(id, history).await;
+        Ok(())
+    }
+
+    /// What an earlier run of this replica left: accounts whose counters hold what the store has not acknowledged, or open holds, are
+    /// taken up, which publishes the one and ends the other. Tried again until it is done.
+    pub(super) async fn recover(self: &Arc<Self>) {
+        let left = self.engine.parked().into_iter();
+        let left: Vec<_> = left
+            .filter(|recorded| !recorded.is_published || recorded.has_holds)
+            .map(|recorded| recorded.account)
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        tracing::info!(
+            accounts = left.len(),
+            "an earlier run left what is not published yet"
+        );
+        let work = stream::iter(left).for_each_concurrent(AT_ONCE, |id| async move {
+            match self.account(&id).await {
+                Ok(Some(_)) => {}
+                // It is put back first, if it is remembered.
+                Ok(None) => self.books.recall.doubt(),
+                Err(error) => {
+                    tracing::debug!(account = %id, %error, "could not be taken up");
+                    self.status.unreconciled.store(true, Relaxed);
+                }
+            }
+        });
+        work.await;
+    }
+}
