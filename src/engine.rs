@@ -9,6 +9,8 @@
 //! admit:    key, standing → model → concurrency → rate → the key's own rate → hold
 //! settle:   hold back, cost out, usage counted
 //! ```
+//!
+//! What threads share here has models that try every order in which they can come: `cargo model`.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,6 +1,8 @@
 //! Models of the hot path: each runs in every order that its threads can come in (`cargo model`). Each names mistakes that it was
 //! seen to find, made in the code one at a time.
 
+use std::collections::BTreeMap;
+
 use loom::thread::{self, JoinHandle};
 
 use super::*;
@@ -135,22 +137,19 @@ fn calls_at_once_pass_as_the_burst_has_room() {
     const RATE: Rate = Rate::per_second(1_000, 2);
     explore(None, || {
         let gcra = Arc::new(Gcra::default());
-        let take = |gives_back: bool| {
+        let take = || {
             let gcra = Arc::clone(&gcra);
-            thread::spawn(move || {
-                let passed = gcra.take(RATE, NOW.mono).is_ok();
-                if passed && gives_back {
-                    gcra.give_back(RATE);
-                }
-                passed && !gives_back
-            })
+            thread::spawn(move || gcra.take(RATE, NOW.mono).is_ok())
         };
-        let takes = [take(false), take(false), take(true)];
+        let takes = [take(), take()];
+        if gcra.take(RATE, NOW.mono).is_ok() {
+            gcra.give_back(RATE);
+        }
         let passed: u32 = takes
             .map(|take| u32::from(take.join().unwrap()))
             .iter()
             .sum();
-        assert!((1..=2).contains(&passed), "{passed}");
+        assert!(passed >= 1);
         assert_eq!(gcra.view(RATE, NOW.mono).0, 2 - passed);
     });
 }
@@ -189,7 +188,7 @@ fn a_rate_that_is_cut_under_calls_lets_no_more_pass() {
     });
 }
 
-/// Found: `Account::share_rate` with the interval of a larger share first.
+/// Found: `Account::share_rate` with the interval of a larger share first. Two preemptions, as above.
 #[test]
 fn a_rate_that_grows_under_calls_lets_no_more_pass() {
     explore(Some(2), || {
@@ -214,6 +213,8 @@ fn placed(concurrency: Option<u32>) -> Small {
 }
 
 /// Found: `Places::enter` as a load and a `fetch_add`; `Places::share` as a load and a store.
+///
+/// Three preemptions; without a bound it passes too, in a hundred times as many orders.
 #[test]
 fn a_share_of_the_places_is_never_exceeded() {
     explore(Some(3), || {
@@ -238,8 +239,7 @@ fn a_share_of_the_places_is_never_exceeded() {
     });
 }
 
-/// Found: `Places::enter` as a load and a `fetch_add`, with or without a look at the share after it that is left out if there was no
-/// limit before.
+/// Found: `Places::enter` or `Places::share` as above; the share in a word of its own, where a call that finds no limit looks no more.
 #[test]
 fn a_limit_holds_for_who_came_before_it_and_goes_in_after() {
     explore(None, || {
@@ -255,8 +255,8 @@ fn a_limit_holds_for_who_came_before_it_and_goes_in_after() {
     });
 }
 
-/// Found: `check` that looks at `retired` before it enters; `try_retire` that looks at the calls in flight first; `enter`, `retired`
-/// or `try_retire` with acquire and release in place of `SeqCst`; `Places::leave` relaxed.
+/// Found: `check` that looks at `retired` before it enters; `try_retire` that looks at the calls in flight first; either of the two,
+/// in what it does to the places or to `retired`, with acquire or release in place of `SeqCst`.
 #[test]
 fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
     explore(None, || {
@@ -288,31 +288,29 @@ fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
     });
 }
 
-/// Found: `Cell::collect` that reads before it takes the flag down; `Cell::count` that looks at the flag before it adds the cost, or
-/// adds the cost or looks with less than `SeqCst`; `Account::queue` that raises the account's flag before the cell stands in the
-/// list; `Account::take_dirty` that takes the flag down last.
-#[test]
-fn no_settled_call_falls_between_two_collections() {
-    explore(None, || {
+/// Two calls of these models are counted, and collected as they come.
+fn collections(models: [u32; 2]) {
+    explore(None, move || {
         let small = small(Policy::default());
-        let caller = || {
-            let (account, key) = (Arc::clone(&small.account), Arc::clone(&small.key));
-            let count = move || {
-                let count = |cell: &Arc<Cell>| {
-                    if cell.count(nanos(3), Exact, &Counts::default()) {
-                        account.queue(Arc::clone(cell));
-                    }
-                };
-                let hour = NOW.wall.hour();
-                key.last_cell.with(&key, ModelId::NONE, hour, count);
-            };
-            thread::spawn(count)
+        let caller = |model| {
+            let cell = small.account.cell(CellId {
+                hour: NOW.wall.hour(),
+                key: small.key.id().clone(),
+                model: ModelId(model),
+            });
+            let account = Arc::clone(&small.account);
+            thread::spawn(move || {
+                if cell.count(nanos(3), Exact, &Counts::default()) {
+                    account.queue(cell);
+                }
+            })
         };
-        let calls = [caller(), caller()];
-        let (shared, mut last) = (Arc::clone(&small.shared), (0, 0));
+        let calls = models.map(caller);
+        let mut last = BTreeMap::new();
         let mut round = || {
-            for account in shared.take_dirty() {
-                collect(&account, &mut last);
+            for account in small.shared.take_dirty() {
+                let cells = account.take_dirty();
+                last.extend(cells.iter().map(|cell| (cell.id(), cell.collect())));
             }
         };
         round();
@@ -320,12 +318,28 @@ fn no_settled_call_falls_between_two_collections() {
             call.join().unwrap();
         }
         round();
-        assert_eq!(last, (2, 6));
+        let mut sum = Tally::default();
+        last.values().for_each(|tally| sum.add(tally));
+        assert_eq!((sum.calls(), sum.cost_nanos), (2, 6));
         assert!(small.shared.take_dirty().is_empty());
     });
 }
 
-/// Found: `Cell::count` that adds the cost before the call.
+/// Found: `Cell::collect` that reads before it takes the flag down; `Cell::count` that raises the flag before it adds the cost; either
+/// of the two, in what it does to the flag or to the cost, with acquire or release in place of `SeqCst`; `Account::queue` that queues
+/// the account before the cell.
+#[test]
+fn no_settled_call_falls_between_two_collections() {
+    collections([0, 0]);
+}
+
+/// Found: `Account::take_dirty` that takes the account's flag down after the list.
+#[test]
+fn no_cell_is_queued_that_nobody_collects() {
+    collections([0, 1]);
+}
+
+/// Found: `UsageWords::add` that adds the cost before the call, or adds it relaxed.
 #[test]
 fn whoever_sees_a_cost_sees_its_call() {
     explore(None, || {
