@@ -87,7 +87,6 @@
 //!   that ever served an account still counts when leases are cut to size. Its free lease comes back after `sync.lease`.
 //! - **Rate limits and concurrency hold per replica**: their shares over many replicas do not exist yet.
 //! - **A Redis that comes back with older books** is not merged with what replicas remember. Spend is healed, books are not.
-//! - **Redis is one node, without TLS.**
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
 //! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 

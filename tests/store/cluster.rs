@@ -90,6 +90,25 @@ async fn a_first_start_is_not_fenced_on_any_node() {
     assert_eq!(histories.len(), 3, "each node tells its own");
 }
 
+#[tokio::test]
+async fn a_history_of_an_age_that_nobody_tells_is_fenced_and_not_held_up() {
+    let cluster = Cluster::start().await;
+    let names = spread(&cluster);
+    seed(&store(&cluster), &names[0], 1).await;
+    let keeper = cluster.owner(cluster.slot("tg:accounts"));
+    let name = &names[(keeper + 1) % 3];
+    // To one that comes while the node is away that keeps the ages, every history is new.
+    cluster.nodes[keeper].freeze();
+    let late = store(&cluster);
+    let standing = until("it connects", async || {
+        late.standing_of(&account(name)).await.ok()
+    })
+    .await;
+    assert!(standing.fenced, "{standing:?}");
+    late.read(&account(name), &[]).await.unwrap();
+    cluster.nodes[keeper].thaw();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_under_messages() {
     let cluster = Cluster::start().await;
