@@ -32,7 +32,7 @@ use crate::policy::Policy;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{LEASE_MAX, Opened, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
-use line::{Give, Line, Own, rules};
+use line::{Give, Line, Need, Own, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
 const LOOKUPS_MAX: usize = 64;
@@ -104,6 +104,8 @@ struct Entry {
     line: Mutex<Line>,
     /// What waiting calls need, together.
     waiting: AtomicI64,
+    /// The least that one of them needs; of some that left since, until all have.
+    least: AtomicI64,
     /// An answer came, or a book.
     changed: Notify,
     observing: AtomicBool,
@@ -324,6 +326,14 @@ impl SyncHandle {
 }
 
 impl Entry {
+    fn need(&self) -> Need {
+        let all = self.waiting.load(SeqCst);
+        Need {
+            all: Amount::from_nanos(all),
+            least: Amount::from_nanos(self.least.load(SeqCst).min(all)),
+        }
+    }
+
     fn line(&self) -> std::sync::MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -337,13 +347,16 @@ impl<'a> Waiting<'a> {
         // More than one message may ask for is not granted anyway, and a sum of such amounts would leave the range.
         let need = need.min(LEASE_MAX).nanos();
         entry.waiting.fetch_add(need, SeqCst);
+        entry.least.fetch_min(need, SeqCst);
         Self(entry, need)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(self.1, SeqCst);
+        if self.0.waiting.fetch_sub(self.1, SeqCst) == self.1 {
+            self.0.least.store(i64::MAX, SeqCst);
+        }
     }
 }
 
@@ -438,6 +451,7 @@ impl Sync {
             account,
             line: Mutex::new(Line::new(&opened, own, now)),
             waiting: AtomicI64::new(0),
+            least: AtomicI64::new(i64::MAX),
             changed: Notify::new(),
             observing: AtomicBool::new(false),
             rejoining: AtomicBool::new(false),

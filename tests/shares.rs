@@ -16,7 +16,7 @@ use tollgate::store::desk::Desk;
 use tollgate::store::shared::Ground;
 use tollgate::store::{Commit, KeyRecord, Published};
 use tollgate::sync::Times;
-use tollgate::sync::line::{Give, Line, Own, rules};
+use tollgate::sync::line::{Give, Line, Need, Own, rules};
 
 const LIMIT: u32 = 1_000;
 
@@ -132,7 +132,10 @@ impl World {
         let now = self.clock.now();
         let replica = &mut self.replicas[i];
         replica.line.collect(&replica.account, &replica.engine, now);
-        let need = Amount::from_nanos(replica.waiting.len() as i64);
+        let need = Need {
+            all: Amount::from_nanos(replica.waiting.len() as i64),
+            least: Amount::from_nanos(replica.waiting.len().min(1) as i64),
+        };
         let message = replica.line.message(
             &replica.account,
             need,

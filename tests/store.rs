@@ -273,6 +273,7 @@ impl Speaker {
             held: nano(self.held),
             want: nano(want),
             need: nano(need),
+            least: nano(0),
             seen: nano(self.seen),
             total: nano(self.total),
             rate: self.rate,

@@ -360,7 +360,7 @@ impl Sync {
     }
 
     fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
-        let need = Amount::from_nanos(entry.waiting.load(SeqCst));
+        let need = entry.need();
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
         let rules = entry.account.rules();

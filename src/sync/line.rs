@@ -118,6 +118,15 @@ struct InFlight {
     message: Publish,
 }
 
+/// What waiting calls are short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// All of them together.
+    pub all: Amount,
+    /// The one that wants the least.
+    pub least: Amount,
+}
+
 /// What goes back to the store beyond what is idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Give {
@@ -334,11 +343,11 @@ impl Line {
         })
     }
 
-    /// The next message, unless one is on its way. `need` is what waiting calls are short of.
+    /// The next message, unless one is on its way. `need` is what waiting calls are short of, in all and for the least of them.
     pub fn message(
         &mut self,
         account: &Account,
-        need: Amount,
+        need: Need,
         give: Give,
         policy: &Policy,
         times: &Times,
@@ -347,6 +356,7 @@ impl Line {
         if self.in_flight.is_some() {
             return None;
         }
+        let Need { all: need, least } = need;
         if need.is_positive() {
             self.demand.last_used = now.mono;
             self.demand.last_need = need;
@@ -357,7 +367,10 @@ impl Line {
         } else {
             self.target(times, now)
         };
-        let given = account.purse().give_back(twice(target).max(need));
+        // What lets none of the waiting calls pass is kept from others only.
+        let stranded = give == Give::Money && account.purse().headroom() < least;
+        let keep = if stranded { Amount::ZERO } else { need };
+        let given = account.purse().give_back(twice(target).max(keep));
         self.ceiling = self.ceiling.saturating_sub(given);
         let headroom = account.purse().headroom();
         // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
@@ -379,6 +392,7 @@ impl Line {
             held: self.held(account),
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            least: least.saturating_sub(headroom).or_zero().min(LEASE_MAX),
             seen: self.seen,
             total: self.known.total,
             rate: said.rate,

@@ -113,7 +113,10 @@ impl Bench {
         self.line.collect(&self.account, &self.engine, now);
         self.line.message(
             &self.account,
-            nanos(need),
+            Need {
+                all: nanos(need),
+                least: nanos(need),
+            },
             Give::Spare,
             &self.policy,
             &TIMES,
