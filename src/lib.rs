@@ -31,6 +31,7 @@
 //! | module | what lives there | I/O |
 //! |---|---|---|
 //! | [`money`], [`usage`], [`id`], [`refusal`], [`clock`] | the words: amounts, counts, names, reasons, instants | no |
+//! | `primitive` | the atomics that the hot path is made of: std's, or those of models | no |
 //! | [`pricing`], [`policy`], [`route`] | what a model costs; the rules of an account; where a request goes and on what terms | no |
 //! | `tls` | certificates and keys from files, for whoever speaks TLS, either way | yes |
 //! | [`ledger`] | an account's book as a state machine: `apply(book, spend, command, policy, now)` | no |
@@ -108,6 +109,7 @@ pub mod meter;
 pub mod money;
 pub mod policy;
 pub mod pricing;
+mod primitive;
 pub mod proto;
 pub mod proxy;
 pub mod refusal;

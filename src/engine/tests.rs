@@ -1,3 +1,6 @@
+#[cfg(feature = "model")]
+mod races;
+
 use std::time::Duration;
 
 use super::*;

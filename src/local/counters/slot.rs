@@ -2,13 +2,14 @@
 //! to somebody else by then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{self, AtomicBool, Ordering::Relaxed, Ordering::Release};
 
 use super::chunk::Place;
 use super::record::{RowId, TotalsRecord, UsageRecord, UsageWords};
 use super::region::{Kept, Region};
 use crate::money::Amount;
 use crate::policy::Unsettled;
+use crate::primitive::AtomicU64;
 use crate::usage::{Certainty, Counts, Tally};
 
 /// A usage slot: the calls of one key, model and hour. Cheap to clone; all clones count into the same.
@@ -41,10 +42,10 @@ enum Home {
 }
 
 /// One more on the heap, as long as it is there.
-struct OneMore(Arc<AtomicU64>);
+struct OneMore(Arc<atomic::AtomicU64>);
 
 impl OneMore {
-    fn of(count: &Arc<AtomicU64>) -> Self {
+    fn of(count: &Arc<atomic::AtomicU64>) -> Self {
         count.fetch_add(1, Relaxed);
         Self(Arc::clone(count))
     }
@@ -58,7 +59,7 @@ impl Drop for OneMore {
 
 impl Slot {
     /// A slot on the heap, one more of `count`.
-    pub(super) fn heap(row: RowId, count: &Arc<AtomicU64>) -> Self {
+    pub(super) fn heap(row: RowId, count: &Arc<atomic::AtomicU64>) -> Self {
         let about = About {
             row,
             home: Home::Heap {
