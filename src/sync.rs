@@ -140,6 +140,10 @@ struct Status {
     /// Free leases as of the last round, in nano-units.
     leased: AtomicI64,
     held: AtomicI64,
+    /// As of the last look at all accounts.
+    fenced: AtomicU64,
+    lost: AtomicI64,
+    stalest: AtomicU64,
 }
 
 /// What a sync did.
@@ -171,6 +175,24 @@ pub struct SyncStatus {
     pub store_errors: u64,
     /// Calls that had to wait for a lease since the start.
     pub refill_waits: u64,
+    /// Answers that showed that the store had lost spend of this replica, which was published again; since the start.
+    pub healed: u64,
+    /// Commands that were put back into a store that had lost them, since the start.
+    pub restored: u64,
+    /// Replicas whose lease this one took back as they had fallen silent, since the start.
+    pub lapsed: u64,
+    /// Those that it retired.
+    pub retired: u64,
+    /// Accounts whose last answer came from a history of the store that is too young to grant anything.
+    pub fenced: usize,
+    /// Spend that the store has lost and that nobody has published again yet, over the accounts loaded here.
+    pub lost: Amount,
+    /// The account that was heard of longest ago among those with a lease: for how long not.
+    pub stalest: Duration,
+    /// Usage slots that a `kill -9` would take: they are not in the counter file.
+    pub unprotected: u64,
+    /// Books that were not written to disk to be remembered, as too many waited; since the start.
+    pub unremembered: u64,
     /// Leased here and not spent, over all accounts, as of the last round.
     pub leased: Amount,
     /// Held here, over all accounts, as of the last round.
@@ -301,6 +323,15 @@ impl SyncHandle {
             accounts: self.0.lines.len(),
             store_errors: status.store_errors.load(Relaxed),
             refill_waits: status.refill_waits.load(Relaxed),
+            healed: status.healed.load(Relaxed),
+            restored: status.restored.load(Relaxed),
+            lapsed: status.lapsed.load(Relaxed),
+            retired: status.retired.load(Relaxed),
+            fenced: usize::try_from(status.fenced.load(Relaxed)).unwrap_or(usize::MAX),
+            lost: Amount::from_nanos(status.lost.load(Relaxed)),
+            stalest: Duration::from_nanos(status.stalest.load(Relaxed)),
+            unprotected: self.0.engine.counters().unprotected(),
+            unremembered: self.0.books.recall.dropped(),
             leased: Amount::from_nanos(status.leased.load(Relaxed)),
             held: Amount::from_nanos(status.held.load(Relaxed)),
         }

@@ -329,6 +329,16 @@ impl Line {
         self.fenced
     }
 
+    /// How old what is known of the account may be: how long ago it was last heard of, if anything is leased. One at rest is not stale: it
+    /// is read when it is called.
+    pub fn staleness(&self, now: Now) -> Duration {
+        if self.ceiling > self.spend {
+            now.mono.since(self.last_ok)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether the last message failed.
     pub const fn failing(&self) -> bool {
         self.failed.is_some()

@@ -2,7 +2,7 @@
 //! to somebody else by then.
 
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicBool, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64 as HeapCount, Ordering::Relaxed, Ordering::Release};
 
 use super::chunk::Place;
 use super::record::{RowId, TotalsRecord, UsageRecord, UsageWords};
@@ -42,10 +42,10 @@ enum Home {
 }
 
 /// One more on the heap, as long as it is there.
-struct OneMore(Arc<atomic::AtomicU64>);
+struct OneMore(Arc<HeapCount>);
 
 impl OneMore {
-    fn of(count: &Arc<atomic::AtomicU64>) -> Self {
+    fn of(count: &Arc<HeapCount>) -> Self {
         count.fetch_add(1, Relaxed);
         Self(Arc::clone(count))
     }
@@ -59,7 +59,7 @@ impl Drop for OneMore {
 
 impl Slot {
     /// A slot on the heap, one more of `count`.
-    pub(super) fn heap(row: RowId, count: &Arc<atomic::AtomicU64>) -> Self {
+    pub(super) fn heap(row: RowId, count: &Arc<HeapCount>) -> Self {
         let about = About {
             row,
             home: Home::Heap {

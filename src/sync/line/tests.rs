@@ -324,7 +324,11 @@ fn what_lets_no_call_pass_is_not_kept_from_others() {
     let message = bench.ask(short, Give::Spare);
     let answer = bench.store(&message);
     assert!(bench.answer(Some(answer)).short);
-    assert_eq!(bench.account.purse().headroom(), nanos(0), "ten help nobody");
+    assert_eq!(
+        bench.account.purse().headroom(),
+        nanos(0),
+        "ten help nobody"
+    );
     bench.sync(10);
     // Others want it, and here it is not enough for anybody.
     let message = bench.ask(short, Give::Money);
