@@ -225,7 +225,7 @@ impl World {
 
     fn step(&mut self, offered: &[usize]) {
         let interval = self.times.interval.as_millis() as u64;
-        for i in 0..self.replicas.len() {
+        for (i, offered) in offered.iter().enumerate() {
             self.hear(i);
             if let Some((due, rate, places)) = self.replicas[i].told
                 && due <= self.now
@@ -238,7 +238,7 @@ impl World {
             if (self.now + i as u64 * interval / 3).is_multiple_of(interval) {
                 self.publish(i);
             }
-            for _ in 0..offered[i] {
+            for _ in 0..*offered {
                 self.call(i, self.now + PATIENCE);
             }
         }

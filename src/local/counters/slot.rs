@@ -2,7 +2,10 @@
 //! to somebody else by then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64 as HeapCount, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64 as HeapCount, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    fence,
+};
 
 use super::chunk::Place;
 use super::record::{RowId, TotalsRecord, UsageRecord, UsageWords};
@@ -95,6 +98,12 @@ impl Slot {
         }
     }
 
+    /// Where its words are, as a number.
+    #[cfg(test)]
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref::<UsageWords>(&self.words).addr()
+    }
+
     /// Which calls it counts, within its account.
     pub fn row(&self) -> &RowId {
         &self.about.row
@@ -182,9 +191,13 @@ impl Slot {
         }
     }
 
-    /// How many handles there are, of which the table of slots has one.
+    /// How many handles there are, of which the table of slots has one. Whoever sees that there are no others sees what was counted
+    /// with those that were.
     pub(super) fn handles(&self) -> usize {
-        Arc::strong_count(&self.about)
+        let handles = Arc::strong_count(&self.about);
+        // Pairs with the Release with which an `Arc` is dropped.
+        fence(Acquire);
+        handles
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -240,7 +253,11 @@ impl Slot {
     /// Makes the first `stores` stores of ending what an earlier run left open, and no more: as if killed there. Returns how many
     /// there are in all.
     #[cfg(test)]
-    pub(super) fn end_left_open_killed_after(&self, unsettled: Unsettled, stores: usize) -> usize {
+    pub(in crate::local) fn end_left_open_killed_after(
+        &self,
+        unsettled: Unsettled,
+        stores: usize,
+    ) -> usize {
         let Home::File { record, .. } = &self.about.home else {
             return 0;
         };
