@@ -16,31 +16,31 @@ pub struct Recall(Arc<DashMap<AccountId, Remembered, foldhash::fast::RandomState
 
 impl Recall {
     /// The newest that is remembered of an account.
-    pub(crate) fn get(&self, account: &AccountId) -> Option<Remembered> {
+    pub fn get(&self, account: &AccountId) -> Option<Remembered> {
         self.0.get(account).map(|kept| kept.clone())
     }
 
     /// Everything that is remembered, by name.
-    pub(crate) fn accounts(&self) -> Vec<AccountId> {
+    pub fn accounts(&self) -> Vec<AccountId> {
         let mut accounts: Vec<_> = self.0.iter().map(|kept| kept.key().clone()).collect();
         accounts.sort_unstable();
         accounts
     }
 
     /// The history that an account was last compared in.
-    pub(crate) fn history(&self, account: &AccountId) -> Option<History> {
+    pub fn history(&self, account: &AccountId) -> Option<History> {
         self.0.get(account).and_then(|kept| kept.history)
     }
 
     /// An account was compared in this history.
-    pub(crate) fn in_history(&self, account: &AccountId, history: History) {
+    pub fn in_history(&self, account: &AccountId, history: History) {
         if let Some(mut kept) = self.0.get_mut(account) {
             kept.history = Some(history);
         }
     }
 
     /// Remembers what was read, unless something newer is.
-    pub(crate) fn keep(&self, fresh: Remembered) {
+    pub fn keep(&self, fresh: Remembered) {
         let account = fresh.book.account.clone();
         let mut kept = self.0.entry(account).or_insert_with(|| fresh.clone());
         if kept.version <= fresh.version {
@@ -51,7 +51,7 @@ impl Recall {
 
     /// Remembers what was just written: a book, and the entries that were appended with it. Done before the writer is answered, so that
     /// a store that loses it then is told.
-    pub(crate) fn wrote(&self, snapshot: &Snapshot, entries: &[Entry]) {
+    pub fn wrote(&self, snapshot: &Snapshot, entries: &[Entry]) {
         let account = &snapshot.book.account;
         let first = entries.first().map(|entry| entry.sequence);
         let (mut tail, keys, total, history) = match self.get(account) {

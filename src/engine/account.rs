@@ -231,6 +231,18 @@ impl Account {
         }
     }
 
+    /// The shares that are in force here: of the rate, in thousandths of a call per second, and of the calls in flight; `None` is no
+    /// limit.
+    pub fn shares(&self) -> (Option<u64>, Option<u64>) {
+        let rate = match self.rate() {
+            Ok(None) => None,
+            Ok(Some(rate)) => Some(rate.milli()),
+            Err(()) => Some(0),
+        };
+        let places = self.hot.places.load(SeqCst);
+        (rate, (places != u32::MAX).then(|| places.into()))
+    }
+
     /// How many calls this replica would admit now by its share of the rate, and how long until its whole burst would pass; `None`
     /// if there is no limit.
     pub fn rate_view(&self, now: Monotonic) -> Option<(u32, Duration)> {
@@ -405,7 +417,7 @@ impl Account {
     }
 
     /// Asking for more is useless until then; zero forgets that.
-    pub(crate) fn dry_until(&self, until: Monotonic) {
+    pub fn dry_until(&self, until: Monotonic) {
         self.hot.dry_until.store(until.nanos(), Relaxed);
     }
 
@@ -453,6 +465,15 @@ impl Account {
             .entry(id)
             .or_insert_with_key(|id| Arc::new(Cell::new(id.clone(), &Tally::default())));
         Arc::clone(cell)
+    }
+
+    /// What its cells have counted, by hour, key and model.
+    pub fn cells(&self) -> Vec<(CellId, Tally)> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |(id, cell): (&CellId, &Arc<Cell>)| (id.clone(), cell.read());
+        let mut all: Vec<_> = cells.all.iter().map(read).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Queues a cell for publishing, and the account with it.

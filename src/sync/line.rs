@@ -66,7 +66,7 @@ pub struct Line {
     shares: Shares,
     /// In which history of the store the last answer was said.
     history: Option<History>,
-    collected: HashMap<CellId, Tally>,
+    collected: HashMap<CellId, (Option<ModelName>, Tally)>,
     lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
     /// Rows that the store has not acknowledged, newest values.
     unsent: BTreeMap<RowId, UsageRow>,
@@ -180,22 +180,15 @@ impl Line {
     /// first message.
     pub fn new(opened: &Opened, own: Own, now: Now) -> Self {
         let Opened { snapshot, row, .. } = opened;
+        let collected: HashMap<_, _> = own
+            .cells
+            .into_iter()
+            .map(|(id, model, tally)| (id, (model, tally)))
+            .collect();
         let mut unsent = BTreeMap::new();
-        let hours = own.cells.iter().map(|(id, model, tally)| UsageRow {
-            hour: Some(id.hour),
-            key: id.key.clone(),
-            model: model.clone(),
-            tally: *tally,
-        });
-        let lifetime = own.lifetime.iter().map(|((key, model), tally)| UsageRow {
-            hour: None,
-            key: key.clone(),
-            model: model.clone(),
-            tally: *tally,
-        });
-        for row in hours.chain(lifetime) {
+        for (id, row) in rows(&collected, &own.lifetime) {
             if row.tally != Tally::default() && !opened.usage.contains(&row) {
-                unsent.insert((row.hour, row.key.clone(), row.model.clone()), row);
+                unsent.insert(id, row);
             }
         }
         let costs = own.lifetime.values().map(|tally| tally.cost_nanos);
@@ -208,11 +201,7 @@ impl Line {
             seen: own.seen.max(row.spend),
             shares: Shares::default(),
             history: own.history,
-            collected: own
-                .cells
-                .into_iter()
-                .map(|(id, _, tally)| (id, tally))
-                .collect(),
+            collected,
             lifetime: own.lifetime,
             unsent,
             in_flight: None,
@@ -245,7 +234,8 @@ impl Line {
 
     fn collect_cell(&mut self, cell: &Cell, model: Option<ModelName>) {
         let (id, tally) = (cell.id(), cell.collect());
-        let before = self.collected.insert(id.clone(), tally).unwrap_or_default();
+        let known = self.collected.insert(id.clone(), (model.clone(), tally));
+        let (_, before) = known.unwrap_or_default();
         let fresh = tally.since(&before);
         self.spend = self
             .spend
@@ -257,13 +247,8 @@ impl Line {
             .or_default();
         total.add(&fresh);
         for (hour, tally) in [(Some(hour), tally), (None, *total)] {
-            let row = UsageRow {
-                hour,
-                key: key.clone(),
-                model: model.clone(),
-                tally,
-            };
-            self.unsent.insert((hour, key.clone(), model.clone()), row);
+            let (id, row) = row(hour, &key, model.as_ref(), tally);
+            self.unsent.insert(id, row);
         }
     }
 
@@ -397,6 +382,16 @@ impl Line {
         self.spend.saturating_sub(self.acked.spend)
     }
 
+    /// How much of the spend any store ever acknowledged: [`Own::seen`], to be kept.
+    pub const fn seen(&self) -> Amount {
+        self.seen
+    }
+
+    /// In which history of the store the last answer was said: [`Own::history`], to be kept.
+    pub const fn history(&self) -> Option<History> {
+        self.history
+    }
+
     /// What is leased and not spent.
     pub fn leased(&self) -> Amount {
         self.ceiling.saturating_sub(self.spend).or_zero()
@@ -451,6 +446,10 @@ impl Line {
             healed: self.seen.saturating_sub(answer.standing.spend).or_zero(),
             ..Next::default()
         };
+        if next.rejoin || next.healed.is_positive() {
+            // Rows that were acknowledged may be lost as well.
+            self.unsent.extend(rows(&self.collected, &self.lifetime));
+        }
         // Another history: what the store lacks it may have lost, and what we have is ours while our own lease runs.
         let forgot = self.history != Some(answer.history) && account.leased(now.mono);
         self.history = Some(answer.history);
@@ -598,6 +597,37 @@ impl Line {
             self.collected.remove(&id);
         }
     }
+}
+
+/// A row of usage, and where it stands.
+fn row(
+    hour: Option<Hour>,
+    key: &KeyId,
+    model: Option<&ModelName>,
+    tally: Tally,
+) -> (RowId, UsageRow) {
+    let (key, model) = (key.clone(), model.cloned());
+    let row = UsageRow {
+        hour,
+        key: key.clone(),
+        model: model.clone(),
+        tally,
+    };
+    ((hour, key, model), row)
+}
+
+/// All rows of usage: by hour, and over all time.
+fn rows<'a>(
+    collected: &'a HashMap<CellId, (Option<ModelName>, Tally)>,
+    lifetime: &'a BTreeMap<(KeyId, Option<ModelName>), Tally>,
+) -> impl Iterator<Item = (RowId, UsageRow)> + 'a {
+    let hours = collected
+        .iter()
+        .map(|(id, (model, tally))| row(Some(id.hour), &id.key, model.as_ref(), *tally));
+    let lifetime = lifetime
+        .iter()
+        .map(|((key, model), tally)| row(None, key, model.as_ref(), *tally));
+    hours.chain(lifetime)
 }
 
 /// Whether less stands than was believed.
