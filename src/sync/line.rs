@@ -257,7 +257,9 @@ impl Line {
         let leased = self.ceiling > self.spend;
         let heartbeat = leased
             && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
-        let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
+        let money = leased && account.purse().headroom().is_positive();
+        let spare = money || self.shares.spare(account.in_flight().into());
+        let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
         let free = self.standing() != self.acked;
         heartbeat || idle || free || !self.unsent.is_empty()

@@ -228,6 +228,7 @@ impl World {
         match purpose {
             Purpose::Load => {
                 replica.loading.remove(&account);
+                replica.reconcile = true;
             }
             Purpose::Refresh { .. } => {
                 if let Some(loaded) = replica.loaded(account) {
@@ -442,6 +443,8 @@ impl World {
         if compared {
             let id = account_id(account);
             self.replicas[slot].recall.in_history(&id, tollgate::store::History(history));
+            // Also who has nothing new to say: what it said before may be lost.
+            self.publish(slot, account, Give::Spare, 0);
         }
         self.awake(slot, account, 0);
     }

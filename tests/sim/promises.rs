@@ -59,6 +59,9 @@ pub(crate) struct Watch {
     /// The most that all shares together may be: the limit; after it was lowered, what is still out, which only shrinks.
     rate_cap: u64,
     places_cap: u64,
+    /// Shares that were taken without being granted: of calls in flight when a limit came or their replica had lapsed, and of what a
+    /// new history did not know.
+    claimed: [u64; 2],
 }
 
 /// What stood before a message was carried out.
@@ -73,6 +76,8 @@ struct Use {
     /// With what it may still hold; what an expired lease would allow again once it is renewed is counted, if it is still set aside.
     usable: i64,
     committed: i64,
+    /// How far settlements above their holds have taken it below nothing.
+    debt: i64,
     leased: bool,
     rate: Option<u64>,
     places: Option<u64>,
@@ -108,6 +113,7 @@ impl Watch {
             fenced: false,
             rate_cap: 0,
             places_cap: 0,
+            claimed: [0; 2],
         }
     }
 
@@ -148,6 +154,7 @@ impl World {
             used,
             usable: if leased { all } else { used.max(all.min(committed)) },
             committed,
+            debt: headroom.min(0).saturating_neg(),
             leased,
             rate,
             places,
@@ -200,7 +207,8 @@ impl World {
                 self.breaks("P3 rights are set aside before they are used", how);
                 return;
             }
-            *over = one.above();
+            // A message that gives back may be on its way: what was overdrawn shows once it is there.
+            *over = (*over).min(one.above().max(one.debt));
         }
         let watch = &self.watch[account];
         if watch.fenced {
@@ -263,13 +271,20 @@ impl World {
         let watch = &mut self.watch[account];
         watch.rate_cap = rate_limit.max(watch.rate_cap.min(rates));
         watch.places_cap = places_limit.max(watch.places_cap.min(places));
-        if !no_rate && rates > watch.rate_cap {
-            let cap = watch.rate_cap;
-            broken = Some(format!("rate: {rates} are in use of {cap}"));
+        let shared = [desk.head.rate.shared, desk.head.places.shared];
+        for (at, limit) in [rate_limit, places_limit].into_iter().enumerate() {
+            watch.claimed[at] = watch.claimed[at].min(shared[at].saturating_sub(limit));
         }
-        if !no_places && places > watch.places_cap + over_places {
+        let [rate_claimed, places_claimed] = watch.claimed;
+        if !no_rate && rates > watch.rate_cap + rate_claimed {
+            let cap = watch.rate_cap;
+            broken = Some(format!("rate: {rates} are in use of {cap} and {rate_claimed}"));
+        }
+        if !no_places && places > watch.places_cap + places_claimed + over_places {
             let cap = watch.places_cap;
-            broken = Some(format!("places: {places} are in use of {cap} and {over_places}"));
+            broken = Some(format!(
+                "places: {places} are in use of {cap}, {places_claimed} and {over_places}"
+            ));
         }
         if let Some(how) = broken {
             self.breaks("P4 shares never exceed the limit", format!("a{account}: {how}"));
@@ -323,8 +338,13 @@ impl World {
         if message.seq == answer.seq {
             watch.best = watch.best.max(seen_total);
         }
+        let (believed, new) = (message.believed, message.new);
+        let claims = [new.rate.saturating_sub(believed.rate), new.places.saturating_sub(believed.places)];
+        let known = watch.spoke[ident] == self.store.history;
         if answer.applied {
             watch.spoke[ident] = self.store.history;
+            watch.claimed[0] += claims[0];
+            watch.claimed[1] += claims[1];
         }
         let fell = spend < watch.stored[ident];
         watch.stored[ident] = watch.stored[ident].max(spend);
@@ -357,6 +377,8 @@ impl World {
             Some(("P2 what was seen spent stays spent", format!("the total is {total}, {best} was seen")))
         } else if answer.applied && granted.is_positive() && desk.head.unleased.is_negative() {
             Some(("P3 no more is leased than there is", format!("{granted} granted")))
+        } else if answer.applied && known && claims[0] > 0 {
+            Some(("P4 a share is granted before it is used", format!("{message:?}")))
         } else if answer.applied && let Some((sought, ..)) = crowded {
             Some(("P4 no more is shared than the limit", format!("{sought:?}: {answer:?}")))
         } else {

@@ -118,6 +118,11 @@ impl Shares {
         }
     }
 
+    /// Whether there is more here than so many calls in flight keep.
+    pub(super) const fn spare(&self, in_flight: u64) -> bool {
+        self.rate.share > 0 || self.places.share > in_flight
+    }
+
     /// What to say of the limits. What is given up is not used any more once this returns.
     pub(super) fn say(
         &mut self,
