@@ -90,7 +90,7 @@ pub struct Step {
 ///
 /// - An older or equal `seq` is a straggler and changes nothing.
 /// - A replica that saw more spend than the store has says so: the difference is *lost*. It counts as spent and is out of reach.
-/// - If what stands is `believed`, `new` is stored, and the sums follow; of the replica's own spend, what had been lost is lost no more.
+/// - If what stands is `believed`, in the history that the replica knows, `new` is stored, and the sums follow; of the replica's own spend, what had been lost is lost no more.
 ///   Then, unless the history is fenced, of `want` is granted `min(want, max(need, unleased / (2 × live replicas)), unleased)`; the
 ///   middle term is left out if this is the only live replica or more than [`super::LEASE_MAX`] is left. Shares are granted as far as
 ///   the limit goes.
@@ -106,7 +106,8 @@ pub fn publish(
 ) -> Option<Step> {
     let row = &mut live_row.row;
     let spoke = message.seq > row.seq;
-    let applied = spoke && row.standing() == message.believed;
+    let knows = message.history.is_none_or(|known| known == ground.history);
+    let applied = spoke && knows && row.standing() == message.believed;
     let (mut rate_rested, mut places_rested) = (0, 0);
     if spoke {
         (row.seq, row.seen_ms) = (message.seq, ground.now_ms);

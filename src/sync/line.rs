@@ -61,8 +61,10 @@ pub struct Line {
     ceiling: Amount,
     /// The sum of all cells as collected: what is published as spend.
     spend: Amount,
-    /// How much of the spend any store ever acknowledged.
+    /// How much of the spend a store may have had before it lost history: see [`Publish::seen`].
     seen: Amount,
+    /// The most that any message ever said of it, heard or not.
+    said: Amount,
     shares: Shares,
     /// In which history of the store the last answer was said.
     history: Option<History>,
@@ -87,7 +89,7 @@ pub struct Own {
     pub cells: Vec<(CellId, Option<ModelName>, Tally)>,
     /// By key and model, over all time, with what is in the cells. Its costs are the spend.
     pub lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
-    /// How much of the spend any store ever acknowledged.
+    /// How much of the spend a store may have had: [`Line::seen`].
     pub seen: Amount,
     /// The highest total of spend over all replicas that was seen.
     pub total: Amount,
@@ -199,6 +201,8 @@ impl Line {
             ceiling: spend,
             spend,
             seen: own.seen.max(row.spend),
+            // An earlier run of this replica may have said all of it, without having heard the answer.
+            said: spend,
             shares: Shares::default(),
             history: own.history,
             collected,
@@ -349,9 +353,11 @@ impl Line {
             .shares
             .say(account, policy, resting, times.interval, now);
         self.seq = self.seq.saturating_add(1);
+        self.said = self.said.max(self.spend);
         let message = Publish {
             account: account.id().clone(),
             seq: self.seq,
+            history: self.history,
             believed: self.acked,
             new: self.standing(),
             held: self.held(account),
@@ -384,7 +390,7 @@ impl Line {
         self.spend.saturating_sub(self.acked.spend)
     }
 
-    /// How much of the spend any store ever acknowledged: [`Own::seen`], to be kept.
+    /// How much of the spend a store may have had: [`Own::seen`], to be kept.
     pub const fn seen(&self) -> Amount {
         self.seen
     }
@@ -448,6 +454,12 @@ impl Line {
             healed: self.seen.saturating_sub(answer.standing.spend).or_zero(),
             ..Next::default()
         };
+        self.seen = self.seen.max(answer.standing.spend);
+        if self.history != Some(answer.history) {
+            // The store before may have heard what was said and not answered, and told others of it. Should it not have, no more is at
+            // stake than one message said; to leave it out would count it twice for good.
+            self.seen = self.seen.max(self.said);
+        }
         if next.rejoin || next.healed.is_positive() {
             // Rows that were acknowledged may be lost as well.
             self.unsent.extend(rows(&self.collected, &self.lifetime));
@@ -470,7 +482,6 @@ impl Line {
             return next;
         }
         next.healed = Amount::ZERO;
-        self.seen = self.seen.max(answer.standing.spend);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));

@@ -54,6 +54,10 @@ pub(crate) struct Watch {
     stored: Vec<i64>,
     /// The highest total that anybody saw who has spoken in this history.
     best: i64,
+    /// What those who have spoken saw spent, and is not said again yet: it must stay out of reach. But for what one message of each
+    /// replica said and no store heard: it cannot know that.
+    due: i64,
+    unheard: i64,
     /// The store's history is new, and the fence is not over.
     fenced: bool,
     /// The most that all shares together may be: the limit; after it was lowered, what is still out, which only shrinks.
@@ -110,6 +114,8 @@ impl Watch {
             spoke: Vec::new(),
             stored: Vec::new(),
             best: 0,
+            due: 0,
+            unheard: 0,
             fenced: false,
             rate_cap: 0,
             places_cap: 0,
@@ -216,9 +222,9 @@ impl World {
         }
         // What anybody saw spent, and the store does not have, is out of reach: so much less is at risk.
         let lost = desk.head.lost.nanos();
-        let due = (watch.best - (desk.head.total.nanos() - lost)).max(0);
+        let (due, unheard) = (watch.due, watch.unheard);
         let risk: i64 = watch.over.iter().map(|over| over.money).sum();
-        let most = lost + (risk - due).max(0);
+        let most = lost + unheard + (risk - due).max(0);
         if above > most {
             let how = format!(
                 "a{account}: {above} more may be used than is set aside; {risk} are at risk, {due} were seen spent, {lost} are lost"
@@ -346,9 +352,21 @@ impl World {
             watch.claimed[0] += claims[0];
             watch.claimed[1] += claims[1];
         }
-        let fell = spend < watch.stored[ident];
-        watch.stored[ident] = watch.stored[ident].max(spend);
+        let before = watch.stored[ident];
+        let fell = spend < before;
+        watch.stored[ident] = before.max(spend);
         let truth = &mut self.idents[ident].truth[account];
+        if message.seq == answer.seq {
+            let stored: i64 = watch.stored.iter().sum();
+            let missing = seen_total - (stored - (spend - before) + watch.due);
+            watch.due += missing.max(0);
+        }
+        if answer.applied {
+            let back = truth.stored.min(spend) - before;
+            watch.due = (watch.due - back.max(0)).max(0);
+            let over = message.seen.nanos().min(spend) - truth.stored.max(before);
+            watch.unheard += over.max(0);
+        }
         truth.stored = truth.stored.max(spend);
         let usage = desk.usage.iter();
         let usage = usage.filter(|((who, hour, ..), _)| *who == packet.who && hour.is_none());
@@ -435,6 +453,7 @@ impl World {
             }
             let watch = &mut self.watch[account];
             (watch.fenced, watch.best) = (true, 0);
+            (watch.due, watch.unheard) = (0, 0);
         }
     }
 
