@@ -281,15 +281,13 @@ impl Account {
         self.hot.rate_interval.store(interval, Relaxed);
     }
 
-    /// Goes on under another share of the calls in flight. Returns the share that holds: never fewer than are in flight.
+    /// Goes on under another share of the calls in flight. Returns how many places are taken: never fewer than calls are in flight, which
+    /// keep theirs; but none comes in until there are fewer than the share.
     pub fn share_places(&self, share: u64) -> u64 {
         let share = u32::try_from(share).unwrap_or(u32::MAX).min(PLACES_MAX);
         self.hot.places.store(share, SeqCst);
         // A call that came in before the new share stood is seen here; one that comes later sees the share.
         let in_flight = self.hot.in_flight.load(SeqCst).min(PLACES_MAX);
-        if in_flight > share {
-            self.hot.places.store(in_flight, SeqCst);
-        }
         share.max(in_flight).into()
     }
 

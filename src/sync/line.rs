@@ -265,7 +265,7 @@ impl Line {
         let spare = money || self.shares.spare(account.in_flight().into());
         let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
-        let free = self.standing() != self.acked;
+        let free = self.standing() != self.acked || self.shares.over(account.in_flight().into());
         heartbeat || idle || free || !self.unsent.is_empty()
     }
 
@@ -349,7 +349,7 @@ impl Line {
         } else {
             Amount::ZERO
         };
-        let said = self
+        let (rate, places) = self
             .shares
             .say(account, policy, resting, times.interval, now);
         self.seq = self.seq.saturating_add(1);
@@ -365,8 +365,8 @@ impl Line {
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
             seen: self.seen,
             total: self.known.total,
-            rate: said.rate,
-            places: said.places,
+            rate,
+            places,
             usage: std::mem::take(&mut self.unsent).into_values().collect(),
         };
         self.in_flight = Some(InFlight {
@@ -490,6 +490,7 @@ impl Line {
         let said = Said {
             rate: message.rate,
             places: message.places,
+            kept: message.new,
         };
         let met = self
             .shares

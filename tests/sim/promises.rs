@@ -60,12 +60,9 @@ pub(crate) struct Watch {
     unheard: i64,
     /// The store's history is new, and the fence is not over.
     fenced: bool,
-    /// The most that all shares together may be: the limit; after it was lowered, what is still out, which only shrinks.
-    rate_cap: u64,
-    places_cap: u64,
-    /// Shares that were taken without being granted: of calls in flight when a limit came or their replica had lapsed, and of what a
-    /// new history did not know.
-    claimed: [u64; 2],
+    /// All shares of the rate and of places: more than the limit only where calls were in flight when it came, or what a new history did
+    /// not know is said again; that only shrinks.
+    shared: [u64; 2],
 }
 
 /// What stood before a message was carried out.
@@ -74,6 +71,7 @@ pub(crate) struct Before {
 }
 
 /// What one who counts has of an account, and what the store has set aside for it.
+#[derive(Debug)]
 struct Use {
     /// Spent and held.
     used: i64,
@@ -117,9 +115,7 @@ impl Watch {
             due: 0,
             unheard: 0,
             fenced: false,
-            rate_cap: 0,
-            places_cap: 0,
-            claimed: [0; 2],
+            shared: [0; 2],
         }
     }
 
@@ -275,24 +271,24 @@ impl World {
             over_places += *over;
         }
         let watch = &mut self.watch[account];
-        watch.rate_cap = rate_limit.max(watch.rate_cap.min(rates));
-        watch.places_cap = places_limit.max(watch.places_cap.min(places));
         let shared = [desk.head.rate.shared, desk.head.places.shared];
-        for (at, limit) in [rate_limit, places_limit].into_iter().enumerate() {
-            watch.claimed[at] = watch.claimed[at].min(shared[at].saturating_sub(limit));
+        let limits = [rate_limit, places_limit];
+        for (at, what) in ["rate", "places"].into_iter().enumerate() {
+            let most = limits[at].max(watch.shared[at]);
+            if shared[at] > most && limits[at] > 0 {
+                broken = Some(format!("{what}: {} are shared of {most}", shared[at]));
+            }
         }
-        let [rate_claimed, places_claimed] = watch.claimed;
-        if !no_rate && rates > watch.rate_cap + rate_claimed {
-            let cap = watch.rate_cap;
-            broken = Some(format!("rate: {rates} are in use of {cap} and {rate_claimed}"));
+        watch.shared = shared;
+        if !no_rate && !fenced && rates > shared[0] {
+            broken = Some(format!("rate: {rates} are in use of {}", shared[0]));
         }
-        if !no_places && places > watch.places_cap + places_claimed + over_places {
-            let cap = watch.places_cap;
-            broken = Some(format!(
-                "places: {places} are in use of {cap}, {places_claimed} and {over_places}"
-            ));
+        if !no_places && places > shared[1] + over_places {
+            let shared = shared[1];
+            broken = Some(format!("places: {places} are in use of {shared} and {over_places}"));
         }
         if let Some(how) = broken {
+            self.say(|world| format!("{uses:#?} {:?}", world.watch[account]));
             self.breaks("P4 shares never exceed the limit", format!("a{account}: {how}"));
         }
     }
@@ -349,8 +345,8 @@ impl World {
         let known = watch.spoke[ident] == self.store.history;
         if answer.applied {
             watch.spoke[ident] = self.store.history;
-            watch.claimed[0] += claims[0];
-            watch.claimed[1] += claims[1];
+            watch.shared[0] += claims[0];
+            watch.shared[1] += claims[1];
         }
         let before = watch.stored[ident];
         let fell = spend < before;
@@ -454,6 +450,7 @@ impl World {
             let watch = &mut self.watch[account];
             (watch.fenced, watch.best) = (true, 0);
             (watch.due, watch.unheard) = (0, 0);
+            watch.shared = [desk.head.rate.shared, desk.head.places.shared];
         }
     }
 
@@ -529,6 +526,11 @@ impl World {
             }
             if spend != truth.spend {
                 return Err(format!("a{account}: {spend} stored of {name}, {} spent", truth.spend));
+            }
+            let loaded = ident.slot.is_some_and(|slot| self.replicas[slot].loaded[account].is_some());
+            if !loaded {
+                // What it had goes back once somebody looks for it.
+                continue;
             }
             if row.committed.nanos() != spend || row.rate.share > 0 || row.places.share > 0 {
                 return Err(format!("a{account}: {name} is at rest and has {row:?}"));
