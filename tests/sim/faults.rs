@@ -99,7 +99,7 @@ impl World {
             let were: Vec<_> = before.iter().map(|desk| desk.head.version).collect();
             format!("history {}: versions {were:?} > {heads:?}", world.store.history)
         });
-        self.lost();
+        self.lost(&before);
         for slot in 0..self.replicas.len() {
             self.listen_soon(slot, 400 * MS);
         }

@@ -78,7 +78,7 @@ struct Use {
     /// With what it may still hold; what an expired lease would allow again once it is renewed is counted, if it is still set aside.
     usable: i64,
     committed: i64,
-    /// How far settlements above their holds have taken it below nothing.
+    /// How far settlements above their holds have taken it below nothing; of one that is down, what it has not published.
     debt: i64,
     leased: bool,
     rate: Option<u64>,
@@ -156,7 +156,7 @@ impl World {
             used,
             usable: if leased { all } else { used.max(all.min(committed)) },
             committed,
-            debt: headroom.min(0).saturating_neg(),
+            debt: if loaded.is_some() { headroom.min(0).saturating_neg() } else { spend - row.spend.nanos() },
             leased,
             rate,
             places,
@@ -195,7 +195,7 @@ impl World {
         if desk.book.is_none() {
             return;
         }
-        let mut above = 0;
+        let (mut above, fenced) = (0, watch.fenced);
         for (ident, one) in uses.iter().enumerate() {
             let over = &mut self.watch[account].over[ident].money;
             above += one.above();
@@ -209,8 +209,11 @@ impl World {
                 self.breaks("P3 rights are set aside before they are used", how);
                 return;
             }
-            // A message that gives back may be on its way: what was overdrawn shows once it is there.
-            *over = (*over).min(one.above().max(one.debt));
+            // A message that gives back may be on its way: what was overdrawn shows once it is there. So may an answer of a history that
+            // is over.
+            if !fenced {
+                *over = (*over).min(one.above().max(one.debt));
+            }
         }
         let watch = &self.watch[account];
         if watch.fenced {
@@ -434,7 +437,7 @@ impl World {
 
     /// The store's history is another one: it may know less of what is in use. Rights from before go on until their leases end; no new
     /// ones are given until then.
-    pub(crate) fn lost(&mut self) {
+    pub(crate) fn lost(&mut self, before: &[Arc<Desk>]) {
         for account in 0..self.setup.accounts {
             let desk = Arc::clone(&self.store.desks[account]);
             for ident in 0..self.idents.len() {
@@ -443,7 +446,10 @@ impl World {
                 let watch = &mut self.watch[account];
                 watch.stored[ident] = stored;
                 let over = &mut watch.over[ident];
-                over.money = over.money.max(one.above());
+                // What was set aside may have been used by now, or is by an answer on its way.
+                let set_aside = before[account].row(&self.idents[ident].name).row.committed;
+                let most = one.usable.max(set_aside.nanos()) - one.committed;
+                over.money = over.money.max(most);
                 let places = one.places_used().saturating_sub(one.row_places);
                 over.places = over.places.max(places);
             }
