@@ -323,10 +323,10 @@ impl World {
         truth.seen = loaded.line.seen();
         truth.total = truth.total.max(loaded.line.known.total);
         truth.history = loaded.line.history();
-        if next.rejoin || gone {
-            replica.reconcile = true;
-        }
         self.check(account);
+        if (next.rejoin || gone) && self.replicas[slot].comparing.insert(account) {
+            self.compare(slot, account);
+        }
         if next.again && tries + 1 < AGAIN_MAX {
             self.publish(slot, account, give, tries + 1);
         }

@@ -462,27 +462,25 @@ impl World {
 
     /// Somebody takes the fence to be over. Who has not spoken until now must not use what it had any more: what it spent and held, and
     /// the store does not know, joins the bound.
-    pub(crate) fn fence_over(&mut self) {
-        for account in 0..self.setup.accounts {
-            if !std::mem::replace(&mut self.watch[account].fenced, false) {
+    pub(crate) fn fence_over(&mut self, account: usize) {
+        if !std::mem::replace(&mut self.watch[account].fenced, false) {
+            return;
+        }
+        let desk = Arc::clone(&self.store.desks[account]);
+        for ident in 0..self.idents.len() {
+            let one = self.usage(ident, account, &desk);
+            let watch = &mut self.watch[account];
+            if watch.spoke[ident] == self.store.history {
                 continue;
             }
-            let desk = Arc::clone(&self.store.desks[account]);
-            for ident in 0..self.idents.len() {
-                let one = self.usage(ident, account, &desk);
-                let watch = &mut self.watch[account];
-                if watch.spoke[ident] == self.store.history {
-                    continue;
-                }
-                let unknown = (one.used - one.committed).max(0);
-                watch.bound += unknown;
-                watch.over[ident].money = unknown;
-                let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
-                if one.leased && (one.above() > unknown || rate > one.row_rate) {
-                    let how = format!("a{account}: r{ident} has a lease that the store does not know");
-                    self.breaks("P3 a fence outlives every lease from before", how);
-                    return;
-                }
+            let unknown = (one.used - one.committed).max(0);
+            watch.bound += unknown;
+            watch.over[ident].money = unknown;
+            let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
+            if one.leased && (one.above() > unknown || rate > one.row_rate) {
+                let how = format!("a{account}: r{ident} has a lease that the store does not know");
+                self.breaks("P3 a fence outlives every lease from before", how);
+                return;
             }
         }
     }

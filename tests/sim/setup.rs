@@ -105,14 +105,15 @@ pub(crate) struct Setup {
 }
 
 /// What each theme lets go wrong; one that is named twice comes twice as often.
-const THEMES: [&[Fault]; 8] = [
+const THEMES: [&[Fault]; 9] = [
     &[],
     &[Fault::Cut, Fault::Cut, Fault::Freeze],
     &[Fault::Rollback, Fault::Cut, Fault::Restart, Fault::RollbackOne],
     &[Fault::Rollback, Fault::Rollback, Fault::Cut, Fault::Crash, Fault::Empty],
     &[Fault::Crash, Fault::Leave, Fault::Cut, Fault::Loss],
     &[Fault::Crash, Fault::Crash, Fault::Rollback, Fault::Freeze],
-    &[Fault::Empty, Fault::Cut, Fault::Crash, Fault::Jump],
+    &[Fault::Empty, Fault::Cut, Fault::Crash, Fault::Loss],
+    &[Fault::Restart, Fault::Cut, Fault::Cut, Fault::Jump],
     &[
         Fault::Crash,
         Fault::Loss,

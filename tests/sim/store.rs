@@ -177,6 +177,22 @@ impl Store {
         self.restart();
     }
 
+    /// Whether nothing is granted to a message.
+    pub(crate) fn fenced(&self, packet: &Packet, now: Micros) -> bool {
+        let desk = &self.desks[packet.account];
+        let ground = self.ground(packet, now);
+        desk.book.is_none() || desk.head.fenced(&ground)
+    }
+
+    fn ground(&self, packet: &Packet, now: Micros) -> Ground {
+        Ground {
+            now_ms: self.now_ms(now),
+            history: History(self.history),
+            fenced: packet.fenced,
+            lease_ms: LEASE / MS,
+        }
+    }
+
     /// Carries out a message.
     pub(crate) fn carry_out(
         &mut self,
@@ -184,11 +200,7 @@ impl Store {
         now: Micros,
         mutation: Option<Mutation>,
     ) -> Said {
-        let ground = Ground {
-            now_ms: self.now_ms(now),
-            history: History(self.history),
-            fenced: packet.fenced,
-        };
+        let ground = self.ground(packet, now);
         let desk = &mut self.desks[packet.account];
         match &packet.ask {
             Ask::Publish(message) => {

@@ -237,8 +237,8 @@ impl World {
             self.at(delay, Event::Arrive(packet));
             return;
         }
-        if !packet.fenced {
-            self.fence_over();
+        if !self.store.fenced(&packet, self.now) {
+            self.fence_over(packet.account);
         }
         let before = self.before(&packet);
         let said = self.store.carry_out(&packet, self.now, self.mutation);
