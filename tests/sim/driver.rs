@@ -174,7 +174,7 @@ impl World {
         let replica = &self.replicas[slot];
         let late = replica.leaving.is_some_and(|until| until <= self.now);
         if replica.up && (done || late) {
-            let with_file = !done || self.dice.chance(500);
+            let with_file = !done || !self.store.whole() || self.dice.chance(500);
             self.say(|_| format!("r{slot} is gone, all said: {done}, file: {with_file}"));
             self.stop(slot, with_file);
         }

@@ -19,7 +19,7 @@ impl World {
             Fault::Crash => self.crash(slot, true),
             Fault::Loss => {
                 // A store that has lost something is healed from files: who loses both has lost it.
-                if self.store.desks.iter().all(|desk| desk.book.is_some()) {
+                if self.store.whole() {
                     self.crash(slot, false);
                 }
             }

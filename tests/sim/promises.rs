@@ -261,7 +261,10 @@ impl World {
             }
             let over = &mut self.watch[account].over[ident].places;
             let above = one.places_used().saturating_sub(one.row_places);
-            if one.places.is_none() || no_places {
+            if fenced {
+                // What a new history does not know goes on as it was; it is not granted to others.
+                *over = above.max(*over);
+            } else if one.places.is_none() || no_places {
                 // Without a limit: should there be one, what is in flight then is.
                 *over = one.in_flight;
             } else if above > *over {
@@ -286,7 +289,7 @@ impl World {
         if !no_rate && !fenced && rates > shared[0] {
             broken = Some(format!("rate: {rates} are in use of {}", shared[0]));
         }
-        if !no_places && places > shared[1] + over_places {
+        if !no_places && !fenced && places > shared[1] + over_places {
             let shared = shared[1];
             broken = Some(format!("places: {places} are in use of {shared} and {over_places}"));
         }
@@ -476,6 +479,7 @@ impl World {
             let unknown = (one.used - one.committed).max(0);
             watch.bound += unknown;
             watch.over[ident].money = unknown;
+            watch.over[ident].places = one.in_flight;
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
             if one.leased && (one.above() > unknown || rate > one.row_rate) {
                 let how = format!("a{account}: r{ident} has a lease that the store does not know");

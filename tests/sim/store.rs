@@ -145,6 +145,11 @@ impl Store {
         self.kept.push_back(self.desks.clone());
     }
 
+    /// Whether every account is there.
+    pub(crate) fn whole(&self) -> bool {
+        self.desks.iter().all(|desk| desk.book.is_some())
+    }
+
     /// Begins another history.
     pub(crate) fn restart(&mut self) {
         self.history += 1;
