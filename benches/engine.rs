@@ -2,11 +2,12 @@
 //!
 //! - `bare`: a DashMap look-up of a 16-byte account by an integer, and the three atomic steps of a hold and a settlement;
 //! - `parts`: what tollgate's decision is made of, without its rules: the fingerprint of the same 51-byte key, a DashMap look-up,
-//!   a reference count, a clock read, and the same eleven atomic steps on the same three cache lines;
+//!   a reference count, a clock read, and the same eleven atomic steps on the same cache lines;
 //! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
-//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included.
+//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap;
+//! - `in its file`: the same, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
 //!
-//! `cargo bench --bench engine`. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
+//! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
 //! on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
 //! ratios are medians of the rounds' own ratios, as a machine's speed drifts between rounds.
 
@@ -24,7 +25,9 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -32,7 +35,9 @@ use tollgate::clock::{Clock, Monotonic, Timestamp};
 use tollgate::engine::{
     Ask, Bounds, Engine, Fingerprint, Fingerprints, Identified, ModelId, Rules,
 };
-use tollgate::id::{AccountId, KeyId};
+use tollgate::id::{AccountId, KeyId, ReplicaId};
+use tollgate::local::Local;
+use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
 use tollgate::store::KeyRecord;
@@ -49,11 +54,20 @@ fn main() {
     let secrets: Vec<String> = (0..ACCOUNTS).map(secret).collect();
     let spread = zipf();
     let hot = vec![0; OPERATIONS];
-    let contestants: [(&str, Box<dyn Contestant>); 4] = [
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = || ReplicaId::new("bench").unwrap();
+    let local = Local::open(dir.path(), Timestamp::from_nanos(0), fresh).unwrap();
+    let (heap, file) = (Counters::in_memory(), Arc::clone(local.counters()));
+    let flushing = Flushing::of(&file);
+    let contestants: [(&str, Box<dyn Contestant>); 5] = [
         ("bare dashmap + atomics", Box::new(Bare::new())),
         ("its own parts, no rules", Box::new(Parts::new(&secrets))),
         ("governor, keyed", Box::new(Governor::new())),
-        ("tollgate, limited", Box::new(Tollgate::new(&secrets))),
+        ("tollgate, limited", Box::new(Tollgate::new(&secrets, heap))),
+        (
+            "tollgate, in its file",
+            Box::new(Tollgate::new(&secrets, file)),
+        ),
     ];
     println!(
         "{} bytes of memory for each loaded account with one key, not yet called",
@@ -85,10 +99,15 @@ fn main() {
         println!("{name:<26}{one:>12.1}{hot:>12.1}{two:>14.1}{growth:>9.2}x");
     }
     println!();
-    for (against, name) in [(0, "bare"), (1, "parts"), (2, "governor")] {
+    for (row, against, name) in [
+        (3, 0, "tollgate / bare"),
+        (3, 1, "tollgate / parts"),
+        (3, 2, "tollgate / governor"),
+        (4, 3, "counter file: with / without"),
+    ] {
         let ratio = |column: usize| {
             median(
-                table[3][column]
+                table[row][column]
                     .iter()
                     .zip(&table[against][column])
                     .map(|(a, b)| a / b)
@@ -96,11 +115,42 @@ fn main() {
             )
         };
         println!(
-            "tollgate / {name:<9} spread {:.2}x   hot {:.2}x   hot on 2 cpus {:.2}x",
+            "{name:<30} spread {:.2}x   hot {:.2}x   hot on 2 cpus {:.2}x",
             ratio(0),
             ratio(1),
             ratio(2)
         );
+    }
+    drop(flushing);
+}
+
+/// Keeps a counter file as a process that serves does: flushed, and with room.
+struct Flushing {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flushing {
+    fn of(counters: &Arc<Counters>) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let counters = Arc::clone(counters);
+        let flush = move || {
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                counters.make_room().unwrap();
+                counters.flush().unwrap();
+            }
+        };
+        Self {
+            stop: Some(stop),
+            thread: Some(std::thread::spawn(flush)),
+        }
+    }
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap();
     }
 }
 
@@ -111,7 +161,7 @@ fn loaded_bytes(secrets: &[String]) -> u64 {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
     };
     let before = resident();
-    let engine = Tollgate::new(secrets);
+    let engine = Tollgate::new(secrets, Counters::in_memory());
     let grown = resident().saturating_sub(before);
     drop(black_box(engine));
     grown / ACCOUNTS as u64
@@ -280,8 +330,8 @@ struct Tollgate {
 }
 
 impl Tollgate {
-    fn new(secrets: &[String]) -> Self {
-        let engine = Engine::new([7; 16], Bounds::default());
+    fn new(secrets: &[String], counters: Arc<Counters>) -> Self {
+        let engine = Engine::new([7; 16], Bounds::default(), counters);
         let clock = Clock::system();
         // Limited so that the rate and the concurrency are really checked, and never reached.
         let policy = Policy {
@@ -297,7 +347,8 @@ impl Tollgate {
         };
         for (number, secret) in secrets.iter().enumerate() {
             let id = AccountId::new(&format!("a{number}")).unwrap();
-            let account = engine.load(id.clone(), rules.clone(), std::iter::empty());
+            let taken = engine.counters().take_up(&id);
+            let account = engine.load(taken, rules.clone(), std::iter::empty());
             account.purse().grant(Amount::from_nanos(i64::MAX / 4));
             account.lease_until(Monotonic::from_nanos(u64::MAX));
             let Identified::NotLoaded(fingerprint) =

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::books::Books;
 use crate::books::recall::Recall;
-use crate::catalog::{Catalog, CatalogError, Layer};
+use crate::catalog::{self, Catalog, CatalogError, Layer};
 use crate::clock::Clock;
 use crate::engine::{Bounds, Engine};
 use crate::gate::Gate;
 use crate::id::ReplicaId;
+use crate::local::Local;
+use crate::local::counters::Counters;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
@@ -43,6 +45,9 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// The configured prices and policies.
     pub layer: Layer,
+    /// What this process keeps on disk: its counters, and what it remembers. Without it a `kill -9` loses what is not published, and a
+    /// store that loses history is mended only by processes that still run.
+    pub local: Option<Arc<Local>>,
     /// The clock.
     pub clock: Clock,
     /// The schedule.
@@ -56,13 +61,14 @@ pub struct Parts {
 }
 
 impl Core {
-    /// Puts the parts together. Nothing runs yet and nothing was asked of the store: see [`SyncHandle::run`] and
-    /// [`Catalog::load`].
+    /// Puts the parts together. Nothing runs yet but what writes behind to the data directory, and nothing was asked of the store: see
+    /// [`SyncHandle::run`] and [`Catalog::load`]. Must be called on a tokio runtime if there is a data directory.
     pub fn new(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts {
             store,
             replica,
             layer,
+            local,
             clock,
             sync,
             bounds,
@@ -70,12 +76,22 @@ impl Core {
             metrics,
         } = parts;
         let catalog = Arc::new(Catalog::new(layer)?);
-        let engine = Engine::new(random()?, bounds);
+        let counters = local.as_ref().map(|local| Arc::clone(local.counters()));
+        let counters = counters.unwrap_or_else(Counters::in_memory);
+        let engine = Engine::new(random()?, bounds, counters);
+        let recall = local.map(Recall::on_disk).unwrap_or_default();
+        let (prices, policies) = (
+            recall.named(catalog::PRICES),
+            recall.named(catalog::POLICIES),
+        );
+        if let Err(error) = catalog.begin_with(prices, policies) {
+            tracing::error!(%error, "the prices and policies that are remembered are wrong; the configured ones apply");
+        }
         let books = Books::new(
             Arc::clone(&store),
             Arc::clone(&catalog),
             clock.clone(),
-            Recall::default(),
+            recall,
         );
         let sync = SyncHandle::new(
             books.clone(),

@@ -261,7 +261,7 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
-        self.recall.wrote(&snapshot, &entries);
+        self.recall.wrote(&snapshot, &entries).await;
         Ok(Some(Done {
             entry,
             replayed: false,

@@ -88,6 +88,20 @@ impl Catalog {
         })
     }
 
+    /// Begins with what the store had when it was last read: what holds until it is heard again, and what is put back if it lost that.
+    pub fn begin_with(
+        &self,
+        prices: Option<(u64, Vec<Price>)>,
+        policies: Option<(u64, BTreeMap<String, Policy>)>,
+    ) -> Result<(), CatalogError> {
+        let (prices_version, prices) = prices.unwrap_or_default();
+        let (policies_version, policies) = policies.unwrap_or_default();
+        let stored = Layer { prices, policies };
+        let merged = merge(&self.configured, stored, prices_version, policies_version)?;
+        self.current.store(Arc::new(merged));
+        Ok(())
+    }
+
     /// What is in force at this moment.
     pub fn current(&self) -> arc_swap::Guard<Arc<InForce>> {
         self.current.load()

@@ -10,6 +10,7 @@
 //! settle:   hold back, cost out, usage counted
 //! ```
 
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -20,6 +21,7 @@ use dashmap::mapref::entry::Entry;
 
 use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
+use crate::local::counters::{Counters, Recorded, RowId, Slot, TakenUp};
 use crate::money::Amount;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{KeyRecord, UsageRow};
@@ -77,9 +79,8 @@ pub struct Engine {
     by_id: DashMap<(AccountId, KeyId), ById, foldhash::fast::RandomState>,
     accounts: DashMap<AccountId, Arc<Account>, foldhash::fast::RandomState>,
     models: DashMap<Box<str>, ModelId, foldhash::fast::RandomState>,
-    /// Model names by number, without the first, which is none.
-    model_names: RwLock<Vec<ModelName>>,
     unknown: Unknown,
+    counters: Arc<Counters>,
     shared: Arc<Shared>,
 }
 
@@ -88,6 +89,8 @@ pub struct Engine {
 struct Shared {
     /// Accounts with settled calls to publish. Each stands in it once, so there are never more than are loaded.
     dirty: Mutex<Vec<Arc<Account>>>,
+    /// Model names by number, without the first, which is none.
+    model_names: RwLock<Vec<ModelName>>,
     exposure: AtomicI64,
     overshoot: AtomicI64,
     /// Rules that accounts go by, newest last: most go by the same ones, and need not each have their own.
@@ -111,6 +114,15 @@ impl Shared {
         let rules = Arc::new(rules);
         kept.push(Arc::clone(&rules));
         rules
+    }
+
+    fn model_name(&self, model: ModelId) -> Option<ModelName> {
+        let index = usize::try_from(model.0.checked_sub(1)?).ok()?;
+        self.model_names
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(index)
+            .cloned()
     }
 
     fn enqueue(&self, account: Arc<Account>) {
@@ -164,15 +176,15 @@ pub enum Identified {
 }
 
 impl Engine {
-    /// An empty engine, with the process' secret for fingerprints.
-    pub fn new(random: [u8; 16], bounds: Bounds) -> Arc<Self> {
+    /// An empty engine, with the process' secret for fingerprints, and where it counts.
+    pub fn new(random: [u8; 16], bounds: Bounds, counters: Arc<Counters>) -> Arc<Self> {
         Arc::new(Self {
             fingerprints: Fingerprints::new(random),
             keys: DashMap::default(),
             by_id: DashMap::default(),
             accounts: DashMap::default(),
             models: DashMap::default(),
-            model_names: RwLock::default(),
+            counters,
             unknown: Unknown::new(bounds.unknown_keys_max, bounds.unknown_key_time),
             shared: Arc::default(),
         })
@@ -194,7 +206,7 @@ impl Engine {
     /// key comes back with a denial.
     pub fn admit(&self, key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
         match check(&key, ask, now) {
-            Ok(()) => Ok(Hold::new(key, ask, now.wall.hour())),
+            Ok(()) => Ok(Hold::new(key, ask, now.wall.hour()).noted()),
             Err(denied) => Err((key, denied)),
         }
     }
@@ -218,32 +230,42 @@ impl Engine {
         if let Some(model) = self.models.get(name) {
             return Some(*model);
         }
-        let model = ModelName::new(name).ok()?;
-        let mut names = self
-            .model_names
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        self.number(ModelName::new(name).ok()?, MODELS_MAX)
+    }
+
+    /// The number of a model; a new one if fewer than `most` have one.
+    fn number(&self, model: ModelName, most: usize) -> Option<ModelId> {
+        let names = &self.shared.model_names;
+        let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
         // Another may have been faster between the look and the lock.
-        if let Some(model) = self.models.get(name) {
+        if let Some(model) = self.models.get(model.as_str()) {
             return Some(*model);
         }
-        if names.len() >= MODELS_MAX {
+        if names.len() >= most {
             return None;
         }
-        names.push(model);
+        names.push(model.clone());
         let id = ModelId(u32::try_from(names.len()).ok()?);
-        self.models.insert(name.into(), id);
+        self.models.insert(model.as_str().into(), id);
         Some(id)
     }
 
     /// The name of a model; `None` for [`ModelId::NONE`].
     pub fn model_name(&self, model: ModelId) -> Option<ModelName> {
-        let index = usize::try_from(model.0.checked_sub(1)?).ok()?;
-        self.model_names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(index)
-            .cloned()
+        self.shared.model_name(model)
+    }
+
+    /// Where it counts.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Accounts that have slots and are not loaded: what an earlier run left, and what was let go of. Whatever of it is not
+    /// published or holds open is taken care of when the account is loaded.
+    pub fn parked(&self) -> Vec<Recorded> {
+        let mut parked = self.counters.accounts();
+        parked.retain(|recorded| !self.accounts.contains_key(&recorded.account));
+        parked
     }
 
     /// A loaded account.
@@ -265,29 +287,63 @@ impl Engine {
             .collect()
     }
 
-    /// Takes up an account, without money yet. One that is loaded already, and is not being let go of, is given instead.
+    /// Loads an account that was taken up, without money yet. One that is loaded already, and is not being let go of, is given
+    /// instead. Its cells go on from the slots that it has and from this replica's own rows as the store has them, whichever is
+    /// more; cells that the store does not have all of are queued for publishing.
     pub fn load(
         &self,
-        id: AccountId,
+        taken: TakenUp,
         rules: Rules,
         own_rows: impl Iterator<Item = (CellId, Tally)>,
     ) -> Arc<Account> {
-        let fresh = || {
-            Arc::new(Account::new(
-                id.clone(),
-                rules,
-                Arc::clone(&self.shared),
-                own_rows,
-            ))
-        };
-        match self.accounts.entry(id.clone()) {
+        match self.accounts.entry(taken.account().clone()) {
             Entry::Occupied(loaded) if !loaded.get().retired() => Arc::clone(loaded.get()),
             Entry::Occupied(mut leaving) => {
-                leaving.insert(fresh());
+                leaving.insert(self.begin(taken, rules, own_rows));
                 Arc::clone(leaving.get())
             }
-            Entry::Vacant(place) => Arc::clone(&place.insert(fresh())),
+            Entry::Vacant(place) => Arc::clone(&place.insert(self.begin(taken, rules, own_rows))),
         }
+    }
+
+    fn begin(
+        &self,
+        taken: TakenUp,
+        rules: Rules,
+        own_rows: impl Iterator<Item = (CellId, Tally)>,
+    ) -> Arc<Account> {
+        let (counters, slots) = taken.begin(rules.policy.unsettled);
+        let mut slots: HashMap<RowId, Slot> = slots
+            .into_iter()
+            .map(|slot| (slot.row().clone(), slot))
+            .collect();
+        for (id, tally) in own_rows {
+            let model = self.model_name(id.model);
+            let slot = counters.slot(&id.key, model.as_ref(), id.hour);
+            // An hour that is closed here has gone to the rows of all time.
+            if slot.row().hour != id.hour {
+                continue;
+            }
+            slot.go_on_from(&tally);
+            slots.insert(slot.row().clone(), slot);
+        }
+        let cells = slots.into_iter().filter_map(|(row, slot)| {
+            // Their number is bounded by the slots', and what is counted already must go on to be.
+            let model = match &row.model {
+                None => ModelId::NONE,
+                Some(name) => self.number(name.clone(), usize::MAX)?,
+            };
+            Some(Arc::new(Cell::new(model, row.hour, slot)))
+        });
+        let cells: Vec<_> = cells.collect();
+        let shared = Arc::clone(&self.shared);
+        let account = Arc::new(Account::new(counters, rules, shared, cells.clone()));
+        for cell in cells {
+            if !cell.is_published() && cell.raise_flag() {
+                account.queue(cell);
+            }
+        }
+        account
     }
 
     /// The cells that a replica goes on counting into after a restart in the same hour, from its own rows.

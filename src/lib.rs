@@ -32,6 +32,7 @@
 //! |---|---|---|
 //! | [`money`], [`usage`], [`id`], [`refusal`], [`clock`] | the words: amounts, counts, names, reasons, instants | no |
 //! | [`pricing`], [`policy`], [`route`] | what a model costs; the rules of an account; where a request goes and on what terms | no |
+//! | `tls` | certificates and keys from files, for whoever speaks TLS, either way | yes |
 //! | [`ledger`] | an account's book as a state machine: `apply(book, spend, command, policy, now)` | no |
 //! | [`store`] | the shared truth behind a trait: [`store::embedded`] in one file, [`store::redis`] for many replicas | yes |
 //! | [`catalog`], [`books`] | the prices and policies in force; the one writer of books | thin |
@@ -103,6 +104,7 @@ pub mod engine;
 pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod local;
 pub mod meter;
 pub mod money;
 pub mod policy;
@@ -114,4 +116,5 @@ pub mod route;
 pub mod store;
 pub mod sync;
 pub mod telemetry;
+mod tls;
 pub mod usage;

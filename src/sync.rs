@@ -9,6 +9,7 @@ mod drive;
 pub mod line;
 mod rejoin;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,9 @@ use crate::clock::{Clock, Monotonic, Now};
 use crate::engine::{Account, Engine, Fingerprint, Identified, Key, digest};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Command;
+use crate::local::memory::MemoryError;
 use crate::money::Amount;
+use crate::policy::Policy;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{LEASE_MAX, Opened, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -128,6 +131,8 @@ struct Status {
     /// Replicas whose lease was taken back, and that were retired, by this one.
     lapsed: AtomicU64,
     retired: AtomicU64,
+    /// Some accounts could not be compared with the store, or taken up: to be tried again.
+    unreconciled: AtomicBool,
     /// Commands that this replica put back into a store that had lost them.
     restored: AtomicU64,
     /// Free leases as of the last round, in nano-units.
@@ -421,18 +426,9 @@ impl Sync {
         let Some(opened) = self.note(self.store.open(id, &self.replica, hour).await)? else {
             return Ok(false);
         };
+        let policy = self.catalog.policy_of(&opened.snapshot.book);
+        let (account, own) = self.take_up(id, &opened, policy).await?;
         let now = self.clock.now();
-        let book = &opened.snapshot.book;
-        let cells = self.engine.own_cells(hour, &opened.usage);
-        let rules = rules(book, opened.snapshot.spend, self.catalog.policy_of(book));
-        let own = cells.iter().map(|(id, tally)| {
-            let model = self.engine.model_name(id.model);
-            (id.clone(), model, *tally)
-        });
-        let own = Own::published(&opened, own.collect());
-        let account = self.engine.load(id.clone(), rules, cells.iter().cloned());
-        // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
-        account.forget_before(hour);
         let entry = Entry {
             account,
             line: Mutex::new(Line::new(&opened, own, now)),
@@ -454,6 +450,69 @@ impl Sync {
         let sync = Arc::clone(self);
         tokio::spawn(async move { sync.remember_or_warn(snapshot, keys).await });
         Ok(true)
+    }
+
+    /// What this replica has counted of an account, taken up with its cells. Holds that an earlier run left open end as the policy says.
+    async fn take_up(
+        &self,
+        id: &AccountId,
+        opened: &Opened,
+        policy: Policy,
+    ) -> Result<(Arc<Account>, Own), StoreError> {
+        let mut taken = match self.books.recall.local() {
+            None => self.engine.counters().take_up(id),
+            Some(local) => {
+                let (local, id) = (Arc::clone(local), id.clone());
+                let stored = opened.usage.clone();
+                let taking = tokio::task::spawn_blocking(move || {
+                    let mut taken = local.take_up(&id)?;
+                    local.raise(&mut taken, &stored)?;
+                    Ok::<_, MemoryError>(taken)
+                });
+                let taken = taking.await.map_err(|error| error.to_string());
+                let taken = taken.and_then(|taken| taken.map_err(|error| error.to_string()));
+                taken.map_err(StoreError::Unavailable)?
+            }
+        };
+        let charged = taken.end_holds(policy.unsettled);
+        if charged.calls > 0 {
+            let (calls, amount) = (charged.calls, charged.amount);
+            tracing::warn!(account = %id, calls, %amount, "calls that were open when the process was killed are charged");
+        }
+        let book = &opened.snapshot.book;
+        let rules = rules(book, opened.snapshot.spend, policy);
+        let hour = self.clock.now().wall.hour();
+        let seen = taken.totals().acked();
+        let total = taken.totals().total();
+        let remembers = self.books.recall.local().is_some();
+        let lifetime: BTreeMap<_, _> = taken
+            .lifetime()
+            .into_iter()
+            .map(|row| ((row.key, row.model), row.tally))
+            .collect();
+        let published = self.engine.own_cells(hour, &opened.usage);
+        let published = if remembers { Vec::new() } else { published };
+        let account = self.engine.load(taken, rules, published.into_iter());
+        if !remembers {
+            // Of earlier hours this replica's own rows are not at hand: calls admitted in one count into this hour.
+            account.forget_before(hour);
+        }
+        let cells = account.cells().into_iter().map(|cell| {
+            let (id, model) = (cell.id(), cell.row().model.clone());
+            (id, model, cell.read())
+        });
+        let own = if remembers {
+            Own {
+                cells: cells.collect(),
+                lifetime,
+                seen,
+                total,
+                history: self.books.recall.history(id),
+            }
+        } else {
+            Own::published(opened, cells.collect())
+        };
+        Ok((account, own))
     }
 
     async fn refill(self: &Arc<Self>, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {

@@ -172,6 +172,19 @@ impl Tally {
         self.counts.add(&other.counts);
     }
 
+    /// The higher of each of its values and another's.
+    #[must_use]
+    pub fn highest(mut self, other: &Self) -> Self {
+        self.exact = self.exact.max(other.exact);
+        self.estimated = self.estimated.max(other.estimated);
+        self.none = self.none.max(other.none);
+        self.cost_nanos = self.cost_nanos.max(other.cost_nanos);
+        for (count, theirs) in self.counts.0.iter_mut().zip(other.counts.0) {
+            *count = (*count).max(theirs);
+        }
+        self
+    }
+
     /// What this has more than `earlier`.
     #[must_use]
     pub fn since(mut self, earlier: &Self) -> Self {

@@ -10,7 +10,7 @@ use tollgate::meter::Reading;
 use tollgate::policy::Policy;
 use tollgate::refusal::Reason;
 use tollgate::store::Snapshot;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::sync;
 
 use crate::support::node::{Node, amount, call, terms};
@@ -23,7 +23,7 @@ fn replica(server: &Server, name: &str) -> Node {
 
 fn replica_with(server: &Server, name: &str, settings: sync::Settings) -> Node {
     let redis = Settings {
-        url: server.url(),
+        reach: Reach::Server(server.url()),
         fence: settings.times.lease,
         ..Settings::default()
     };

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
-use crate::config::{Config, Listen, StoreKind};
+use crate::config::{Config, Listen, RedisLogin, RedisReach, RedisSettings, StoreKind};
 use crate::id::ReplicaId;
+use crate::local::{Local, LocalError};
 use crate::store::embedded::Embedded;
 use crate::store::redis::{self, RedisStore};
 use crate::store::{Store, StoreError};
@@ -33,6 +34,9 @@ pub enum ServeError {
     /// The parts do not fit together.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The data directory cannot be used.
+    #[error("data directory: {0}")]
+    Local(#[from] LocalError),
     /// The store cannot be opened.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -80,8 +84,16 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn check(config: &Config) -> Vec<ServeError> {
     let proxy = proxy::check(&proxy_settings(&config.proxy), &config.upstreams);
     let control = control::check(&control_settings(config)).err();
+    let store = match &config.store.kind {
+        StoreKind::Redis(settings) => redis_settings(settings, config.sync.lease).check().err(),
+        StoreKind::Embedded => None,
+    };
     let proxy = proxy.into_iter().map(ServeError::from);
-    proxy.chain(control.map(ServeError::from)).collect()
+    let others = control.map(ServeError::from).into_iter();
+    proxy
+        .chain(others)
+        .chain(store.map(ServeError::from))
+        .collect()
 }
 
 /// The runtime that all edges but the proxy's workers share.
@@ -134,12 +146,15 @@ impl Drop for Task {
 /// Starts everything. Nothing is left running by an error.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> {
     let metrics = config.metrics();
-    let (store, replica) = open_store(&config, &clock).await?;
+    let (store, own_name) = open_store(&config, &clock).await?;
+    let local = open_local(&config, &clock, own_name).await?;
+    let replica = local.replica().clone();
     let store: Arc<dyn Store> = Arc::new(Watched::new(store, metrics.clone(), clock.clone()));
     let core = Core::new(Parts {
         store,
         replica,
         layer: config.catalog.clone(),
+        local: Some(local),
         clock: clock.clone(),
         sync: config.sync_settings(),
         bounds: config.bounds(),
@@ -238,21 +253,67 @@ async fn open_store(
             Ok((Arc::new(store), replica))
         }
         StoreKind::Redis(settings) => {
-            let settings = redis::Settings {
-                url: settings.url.expose().to_owned(),
-                prefix: settings.prefix.clone(),
-                connect_timeout: settings.connect_timeout,
-                response_timeout: settings.response_timeout,
-                fence: config.sync.lease,
-            };
+            let settings = redis_settings(settings, config.sync.lease);
             let store = RedisStore::connect(settings, clock.clone())?;
             Ok((Arc::new(store), new_replica()?))
         }
     }
 }
 
-/// A name for this run. Spend counters live in memory, so a replica that starts again must not go on under a name whose
-/// counters it does not have: its last messages may still be on their way.
+/// The data directory: who this replica is, is kept there with its counters. A new one goes by `own_name`.
+async fn open_local(
+    config: &Config,
+    clock: &Clock,
+    own_name: ReplicaId,
+) -> Result<Arc<Local>, ServeError> {
+    let (dir, now) = (config.store.data_dir.clone(), clock.now().wall);
+    let opened = tokio::task::spawn_blocking(move || Local::open(&dir, now, || own_name)).await;
+    let local = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    for refused in local.counters().refused() {
+        tracing::error!(%refused, "a counter was found damaged");
+    }
+    Ok(Arc::new(local))
+}
+
+/// The store's settings; what was fenced is given new work after a lease time.
+fn redis_settings(settings: &RedisSettings, lease: Duration) -> redis::Settings {
+    let login = |login: &RedisLogin| redis::Login {
+        user: login.user.clone(),
+        password: login.password.as_ref().map(|it| it.expose().to_owned()),
+    };
+    let reach = match &settings.reach {
+        RedisReach::Server(url) => redis::Reach::Server(url.expose().to_owned()),
+        RedisReach::Cluster(seeds) => redis::Reach::Cluster(seeds.clone()),
+        RedisReach::Sentinels {
+            sentinels,
+            master,
+            login: to_sentinels,
+        } => redis::Reach::Sentinels {
+            sentinels: sentinels.clone(),
+            master: master.clone(),
+            login: login(to_sentinels),
+        },
+    };
+    let tls = settings.tls.as_ref().map(|tls| redis::TlsFiles {
+        ca: tls.ca_file.clone(),
+        identity: tls
+            .identity
+            .as_ref()
+            .map(|files| (files.cert.clone(), files.key.clone())),
+        server_name: tls.server_name.clone(),
+    });
+    redis::Settings {
+        reach,
+        login: login(&settings.login),
+        tls,
+        prefix: settings.prefix.clone(),
+        connect_timeout: settings.connect_timeout,
+        response_timeout: settings.response_timeout,
+        fence: lease,
+    }
+}
+
+/// A name for a new data directory.
 fn new_replica() -> Result<ReplicaId, StartError> {
     let name: String = random::<8>()?
         .iter()

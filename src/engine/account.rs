@@ -18,6 +18,7 @@ use super::gcra::{Earned, Gcra, Rate};
 use super::purse::Purse;
 use crate::clock::{Hour, Monotonic};
 use crate::id::AccountId;
+use crate::local::counters::{AccountCounters, RowId, Totals};
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::usage::Tally;
@@ -98,7 +99,7 @@ pub struct Asked {
 pub struct Account {
     hot: Hot,
     sought: Sought,
-    id: AccountId,
+    counters: AccountCounters,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
     /// Calls whose hold is over and whose charge may still come.
@@ -134,14 +135,13 @@ struct Cells {
 
 impl Account {
     pub(super) fn new(
-        id: AccountId,
+        counters: AccountCounters,
         rules: Rules,
         shared: Arc<Shared>,
-        own_rows: impl Iterator<Item = (CellId, Tally)>,
+        cells: Vec<Arc<Cell>>,
     ) -> Self {
-        let cell = |(id, tally): (CellId, Tally)| (id.clone(), Arc::new(Cell::new(id, &tally)));
         let cells = Cells {
-            all: own_rows.map(cell).collect(),
+            all: cells.into_iter().map(|cell| (cell.id(), cell)).collect(),
             ..Cells::default()
         };
         let account = Self {
@@ -150,7 +150,7 @@ impl Account {
                 ..Hot::default()
             },
             sought: Sought::default(),
-            id,
+            counters,
             rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
             awaited: AtomicU32::new(0),
@@ -162,7 +162,23 @@ impl Account {
 
     /// Its name.
     pub const fn id(&self) -> &AccountId {
-        &self.id
+        self.counters.account()
+    }
+
+    /// What its sync keeps of it.
+    pub fn totals(&self) -> &Totals {
+        self.counters.totals()
+    }
+
+    /// The store has this much of a row, whether its cell is still here or not.
+    pub fn acknowledge(&self, row: &RowId, tally: &Tally) {
+        self.counters.acknowledge(row, tally);
+    }
+
+    /// Every cell that is here, in no order.
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.all.values().map(Arc::clone).collect()
     }
 
     /// What its calls go by.
@@ -333,13 +349,22 @@ impl Account {
     }
 
     /// A call was admitted under the rate limit.
-    pub(super) fn count_rated(&self) {
+    pub(super) fn count_rated(self: &Arc<Self>) {
         self.hot.admitted.fetch_add(1, Relaxed);
+        self.announce();
     }
 
     /// A call was refused for the rate.
-    pub(super) fn count_rate_refused(&self) {
+    pub(super) fn count_rate_refused(self: &Arc<Self>) {
         self.sought.rate_refused.fetch_add(1, Relaxed);
+        self.announce();
+    }
+
+    /// There is something to tell the store: what was spent, or what callers ask of a limit.
+    fn announce(self: &Arc<Self>) {
+        if !self.hot.dirty.load(Relaxed) && !self.hot.dirty.swap(true, Relaxed) {
+            self.shared.enqueue(Arc::clone(self));
+        }
     }
 
     /// Counts a call in, if there is room. Whoever is in looks at [`Account::retired`] next: either it sees that the account is
@@ -458,20 +483,16 @@ impl Account {
     pub(super) fn cell(&self, mut id: CellId) -> Arc<Cell> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         id.hour = id.hour.max(cells.since);
-        let cell = cells
-            .all
-            .entry(id)
-            .or_insert_with_key(|id| Arc::new(Cell::new(id.clone(), &Tally::default())));
-        Arc::clone(cell)
-    }
-
-    /// What its cells have counted, by hour, key and model.
-    pub fn cells(&self) -> Vec<(CellId, Tally)> {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(id, cell): (&CellId, &Arc<Cell>)| (id.clone(), cell.read());
-        let mut all: Vec<_> = cells.all.iter().map(read).collect();
-        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        all
+        if let Some(cell) = cells.all.get(&id) {
+            return Arc::clone(cell);
+        }
+        let model = self.shared.model_name(id.model);
+        let slot = self.counters.slot(&id.key, model.as_ref(), id.hour);
+        // A later one, if that hour was closed meanwhile.
+        id.hour = slot.row().hour;
+        let (model, hour) = (id.model, id.hour);
+        let fresh = || Arc::new(Cell::new(model, hour, slot));
+        Arc::clone(cells.all.entry(id).or_insert_with(fresh))
     }
 
     /// Queues a cell for publishing, and the account with it.
@@ -481,9 +502,7 @@ impl Account {
             .unwrap_or_else(PoisonError::into_inner)
             .dirty
             .push(cell);
-        if !self.hot.dirty.swap(true, Relaxed) {
-            self.shared.enqueue(Arc::clone(self));
-        }
+        self.announce();
     }
 
     /// The cells that changed since the last time.
@@ -499,7 +518,7 @@ impl Account {
         )
     }
 
-    /// Lets go of cells of earlier hours that no call in flight counts into. Returns which.
+    /// Lets go of cells of earlier hours that no call in flight counts into. Returns which. Their slots stay where they are.
     pub(crate) fn forget_before(&self, hour: Hour) -> Vec<CellId> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         let Cells { all, dirty, since } = &mut *cells;

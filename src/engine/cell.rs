@@ -1,12 +1,13 @@
-//! Usage of one key, model and hour, added up without a lock. The cells are where spend is counted: what a replica publishes
-//! as its spend is the sum over its cells, so usage always adds up to spend.
+//! Usage of one key, model and hour, added up without a lock. The slots behind the cells are where spend is counted: what a replica
+//! publishes as its spend is the sum over them, so usage always adds up to spend. A cell is what a loaded account has of a slot.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::clock::Hour;
 use crate::id::KeyId;
+use crate::local::counters::{RowId, Slot};
 use crate::money::Amount;
-use crate::usage::{Certainty, Counts, Meter, Tally};
+use crate::usage::{Certainty, Counts, Tally};
 
 /// A model by number: what calls carry instead of a name. [`super::Engine::model_name`] has the name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +29,8 @@ pub struct CellId {
     pub model: ModelId,
 }
 
-/// One row of usage, growing. What most calls look at and add to comes first, on one cache line.
+/// One row of usage, growing. One cache line: what tells it from others, whether it waits, and where it counts; what it counts is
+/// on the slot's own.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cell {
@@ -36,37 +38,19 @@ pub struct Cell {
     model: ModelId,
     /// Whether the cell waits in its account's list of cells to publish.
     dirty: AtomicBool,
-    cost_nanos: AtomicI64,
-    exact: AtomicU64,
-    /// Without the first, [`Meter::Request`]: every settled call is one request, and calls are counted by certainty already.
-    counts: [AtomicU64; Meter::COUNT - 1],
-    estimated: AtomicU64,
-    none: AtomicU64,
-    key: KeyId,
+    slot: Slot,
 }
 
+const _: () = assert!(size_of::<Cell>() == 64, "a call looks at one line of it");
+
 impl Cell {
-    /// A cell that goes on from what was published before.
-    pub(super) fn new(id: CellId, from: &Tally) -> Self {
+    /// What counts into a slot. `model` is the number of its model.
+    pub(super) const fn new(model: ModelId, hour: Hour, slot: Slot) -> Self {
         Self {
-            hour: id.hour,
-            model: id.model,
+            hour,
+            model,
             dirty: AtomicBool::new(false),
-            cost_nanos: from.cost_nanos.into(),
-            exact: from.exact.into(),
-            counts: std::array::from_fn(|i| {
-                from.counts
-                    .0
-                    .iter()
-                    .skip(1)
-                    .nth(i)
-                    .copied()
-                    .unwrap_or(0)
-                    .into()
-            }),
-            estimated: from.estimated.into(),
-            none: from.none.into(),
-            key: id.key,
+            slot,
         }
     }
 
@@ -74,9 +58,14 @@ impl Cell {
     pub fn id(&self) -> CellId {
         CellId {
             hour: self.hour,
-            key: self.key.clone(),
+            key: self.row().key.clone(),
             model: self.model,
         }
+    }
+
+    /// The same, with the model's name.
+    pub fn row(&self) -> &RowId {
+        self.slot.row()
     }
 
     /// Whether it counts these calls of its key.
@@ -87,22 +76,16 @@ impl Cell {
     /// Counts one settled call. Returns whether the cell must now be queued for publishing: true for the first call since it
     /// last was.
     ///
-    /// The counts are relaxed and the cost comes last, so that whoever sees the cost sees its counts. The cost and the flag are
-    /// sequentially consistent: either this sees the flag that [`Cell::collect`] took down and queues the cell again, or
+    /// The slot's counts are relaxed and its cost comes last, so that whoever sees the cost sees its counts. The cost and the flag
+    /// are sequentially consistent: either this sees the flag that [`Cell::collect`] took down and queues the cell again, or
     /// `collect` sees this call. With anything weaker a call could fall between the two and wait for the next one.
     pub(super) fn count(&self, cost: Amount, certainty: Certainty, counts: &Counts) -> bool {
-        let calls = match certainty {
-            Certainty::Exact => &self.exact,
-            Certainty::Estimated => &self.estimated,
-            Certainty::None => &self.none,
-        };
-        calls.fetch_add(1, Relaxed);
-        for (sum, count) in self.counts.iter().zip(counts.0.into_iter().skip(1)) {
-            if count > 0 {
-                sum.fetch_add(count, Relaxed);
-            }
-        }
-        self.cost_nanos.fetch_add(cost.nanos(), SeqCst);
+        self.slot.count(cost, certainty, counts);
+        self.raise_flag()
+    }
+
+    /// Says that it waits for publishing. Returns whether it must be queued for that.
+    pub(super) fn raise_flag(&self) -> bool {
         !self.dirty.load(SeqCst) && !self.dirty.swap(true, SeqCst)
     }
 
@@ -114,23 +97,21 @@ impl Cell {
 
     /// What has been counted. While calls settle, a call's counts may be in it before its cost.
     pub fn read(&self) -> Tally {
-        let cost_nanos = self.cost_nanos.load(SeqCst);
-        let mut tally = Tally {
-            exact: self.exact.load(Relaxed),
-            estimated: self.estimated.load(Relaxed),
-            none: self.none.load(Relaxed),
-            cost_nanos,
-            counts: Counts::default(),
-        };
-        for (sum, count) in tally.counts.0.iter_mut().skip(1).zip(&self.counts) {
-            *sum = count.load(Relaxed);
-        }
-        tally.counts.set(Meter::Request, tally.calls());
-        tally
+        self.slot.tally()
+    }
+
+    /// Whether the store has acknowledged all that has been counted.
+    pub fn is_published(&self) -> bool {
+        self.slot.is_published()
+    }
+
+    /// Notes a hold, to be charged if this process does not live to end it.
+    pub(super) fn hold(&self, amount: Amount) {
+        self.slot.hold(amount);
+    }
+
+    /// Takes it back.
+    pub(super) fn end_hold(&self, amount: Amount) {
+        self.slot.end_hold(amount);
     }
 }
-
-const _: () = assert!(
-    Meter::Request.index() == 0,
-    "counts are added up without the first"
-);

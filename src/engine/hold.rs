@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cell::ModelId;
+use super::cell::{Cell, ModelId};
 use super::{Ask, Key};
 use crate::clock::Hour;
 use crate::money::Amount;
@@ -27,6 +27,9 @@ struct Open {
     /// The hour it was admitted in: its usage stands under it.
     hour: Hour,
     model: ModelId,
+    /// The cell that notes the hold, if its account had unsettled holds charged when it was taken: what was noted is taken back
+    /// there, whatever the policy says by then.
+    noted_in: Option<Arc<Cell>>,
 }
 
 /// A call whose hold is over and whose charge may still come: its account is not let go of. Made while the hold is open, and
@@ -64,8 +67,19 @@ impl Hold {
                 excess,
                 hour,
                 model: ask.counted_as,
+                noted_in: None,
             }),
         }
+    }
+
+    /// The same, noted where a killed process leaves it, if the account has unsettled holds charged.
+    pub(super) fn noted(mut self) -> Self {
+        if let Some(open) = &mut self.open
+            && open.key.account().charges_unsettled()
+        {
+            open.note();
+        }
+        self
     }
 
     /// Whose call it is. `None` only after the end.
@@ -106,16 +120,31 @@ impl Drop for Hold {
 }
 
 impl Open {
+    fn note(&mut self) {
+        let note = |cell: &Arc<Cell>| {
+            cell.hold(self.amount);
+            Arc::clone(cell)
+        };
+        let (model, hour) = (self.model, self.hour);
+        self.noted_in = Some(self.key.last_cell.with(&self.key, model, hour, note));
+    }
+
     fn settle(self, cost: Amount, certainty: Certainty, counts: &Counts) {
         let account = self.key.account();
         account.purse().settle(self.amount, cost);
-        self.key
-            .last_cell
-            .with(&self.key, self.model, self.hour, |cell| {
-                if cell.count(cost, certainty, counts) {
-                    account.queue(Arc::clone(cell));
-                }
-            });
+        let count = |cell: &Arc<Cell>| {
+            if cell.count(cost, certainty, counts) {
+                account.queue(Arc::clone(cell));
+            }
+        };
+        if let Some(cell) = &self.noted_in {
+            // Before the call is counted: killed between the two, it is not charged, rather than twice.
+            cell.end_hold(self.amount);
+            count(cell);
+        } else {
+            let (model, hour) = (self.model, self.hour);
+            self.key.last_cell.with(&self.key, model, hour, count);
+        }
         let over = cost.saturating_sub(self.amount);
         if over.is_positive() {
             account.shared().overshoot.fetch_add(over.nanos(), Relaxed);
@@ -125,6 +154,9 @@ impl Open {
 
     fn release(self) {
         self.key.account().purse().release(self.amount);
+        if let Some(cell) = &self.noted_in {
+            cell.end_hold(self.amount);
+        }
         self.end();
     }
 

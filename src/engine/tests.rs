@@ -16,13 +16,14 @@ fn nanos(n: i64) -> Amount {
 }
 
 fn bench(policy: Policy) -> Bench {
-    let engine = Engine::new([1; 16], Bounds::default());
+    let engine = Engine::new([1; 16], Bounds::default(), Counters::in_memory());
     let rules = Rules {
         unit: "USD".into(),
         policy,
         standing: None,
     };
-    let account = engine.load(AccountId::new("a").unwrap(), rules, std::iter::empty());
+    let taken = engine.counters().take_up(&AccountId::new("a").unwrap());
+    let account = engine.load(taken, rules, std::iter::empty());
     account.share_all(Monotonic::from_nanos(1));
     account.purse().grant(nanos(100));
     account.lease_until(Monotonic::from_nanos(u64::MAX));
@@ -372,9 +373,11 @@ fn two_accounts_may_name_their_keys_alike() {
     let bench = bench(Policy::default());
     let mine = bench.key("sk-mine", |key| key.id = KeyId::new("main").unwrap());
     let rules = bench.account.rules().as_ref().clone();
-    let other = bench
+    let taken = bench
         .engine
-        .load(AccountId::new("b").unwrap(), rules, std::iter::empty());
+        .counters()
+        .take_up(&AccountId::new("b").unwrap());
+    let other = bench.engine.load(taken, rules, std::iter::empty());
     let Identified::NotLoaded(theirs) = bench.engine.identify(b"sk-theirs", bench.clock.now())
     else {
         panic!("nobody knows it yet")

@@ -17,6 +17,7 @@ mod names;
 mod publish;
 mod rows;
 mod scripts;
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,48 +39,10 @@ use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::money::Amount;
 use crate::usage::Tally;
+pub use link::Standing;
 use link::{Ask, Link, take};
 use names::Names;
-
-/// Which Redis, and how long to wait for it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// `redis://[user:password@]host:port/db` or `unix:///path`.
-    pub url: String,
-    /// In front of every key: two tollgates with different prefixes share a Redis and nothing else. No braces.
-    pub prefix: String,
-    /// How long a connection may take to be made. Default 500 ms.
-    pub connect_timeout: Duration,
-    /// How long a reply may take. Default 500 ms: a hundred times what a healthy Redis needs.
-    pub response_timeout: Duration,
-    /// How long a Redis that was restarted or failed over is given no new work, while replicas tell it what they know: the time
-    /// of a lease. Default 30 s.
-    pub fence: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379".into(),
-            prefix: "tg:".into(),
-            connect_timeout: Duration::from_millis(500),
-            response_timeout: Duration::from_millis(500),
-            fence: Duration::from_secs(30),
-        }
-    }
-}
-
-impl fmt::Debug for Settings {
-    /// Without the URL, which may have a password in it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("prefix", &self.prefix)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("response_timeout", &self.response_timeout)
-            .field("fence", &self.fence)
-            .finish_non_exhaustive()
-    }
-}
+pub use settings::{Login, Reach, Settings, TlsFiles};
 
 /// The store in Redis. See the module.
 pub struct RedisStore {
@@ -98,16 +61,8 @@ impl RedisStore {
     /// Prepares the store; nothing is sent yet. A Redis that is away is no error here: calls are [`StoreError::Unavailable`] until
     /// it is there, each within the timeouts. An error means that the settings cannot work. Must be called on a tokio runtime.
     pub fn connect(settings: Settings, clock: Clock) -> Result<Self, StoreError> {
-        let wrong =
-            |what: String| StoreError::Unavailable(format!("the settings of Redis: {what}"));
-        if settings.prefix.contains(['{', '}']) {
-            return Err(wrong(format!(
-                "prefix `{}` has braces in it",
-                settings.prefix
-            )));
-        }
         let names = Names::new(&settings.prefix);
-        let link = Arc::new(Link::new(&settings, &names, clock).map_err(wrong)?);
+        let link = Arc::new(Link::new(&settings, &names, clock)?);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let patience = settings
             .connect_timeout
@@ -123,6 +78,12 @@ impl RedisStore {
             changes,
             listener: tokio::spawn(listening),
         })
+    }
+
+    /// How it stands with the history that an account's changes would be written to now: in a cluster, that of its node.
+    pub async fn standing_of(&self, account: &AccountId) -> Result<Standing, StoreError> {
+        let head = self.redis.names.head(account);
+        self.redis.link.standing_of(&head).await
     }
 
     async fn tell(&self, change: &Change) -> Result<(), StoreError> {

@@ -9,6 +9,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
+use crate::catalog::{POLICIES, PRICES};
+use crate::clock::Hour;
+use crate::local::LocalError;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
@@ -25,8 +28,11 @@ pub(crate) const ROUNDS_PER_LOOK: u32 = 10;
 /// whatever the interval.
 const DRY_MAX: Duration = Duration::from_millis(100);
 
-/// The others are told that a limit is used up four times in an interval, and in one this long at least.
-const CROWD_MAX: Duration = Duration::from_millis(200);
+/// The others are told that a limit is used up eight times in an interval, and in one this long at least.
+const CROWD_MAX: Duration = Duration::from_millis(100);
+
+/// How often the counters are made safe from a power loss, which is what one can cost at most. A killed process loses nothing.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a part that died waits before it is started again.
 const RESTART_WAIT: Duration = Duration::from_millis(500);
@@ -46,7 +52,8 @@ pub(super) async fn run(sync: Arc<Sync>) {
     let schedule = supervise("sync schedule", || schedule(Arc::clone(&sync)));
     let listener = supervise("change listener", || listen(Arc::clone(&sync)));
     let reconciler = supervise("reconciler", || Arc::clone(&sync).reconcile());
-    tokio::join!(schedule, listener, reconciler);
+    let keeper = supervise("keeper of the data directory", || keep(Arc::clone(&sync)));
+    tokio::join!(schedule, listener, reconciler, keeper);
 }
 
 /// Starts a part again when it ends or panics, for ever: none of them may die quietly.
@@ -125,6 +132,9 @@ async fn schedule(sync: Arc<Sync>) {
             sync.clock.follow_wall();
             sync.unload_rested();
             sync.observe_due();
+            if sync.status.unreconciled.swap(false, Relaxed) {
+                sync.reconcile.notify_one();
+            }
             if sync.status.documents_due.swap(false, SeqCst) {
                 let sync = Arc::clone(&sync);
                 tokio::spawn(async move { sync.follow_documents().await });
@@ -137,6 +147,41 @@ async fn schedule(sync: Arc<Sync>) {
         };
         if let Err(error) = sync.round(round).await {
             tracing::warn!(%error, "sync failed; spend is kept and sent again");
+        }
+    }
+}
+
+/// Keeps the data directory in order: room for new counters, what was counted safe from a power loss, and hours that are over folded.
+async fn keep(sync: Arc<Sync>) {
+    let mut ticks = tokio::time::interval(KEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut folded = None;
+    loop {
+        ticks.tick().await;
+        let Some(local) = sync.books.recall.local() else {
+            continue;
+        };
+        let local = Arc::clone(local);
+        let Hour(hour) = sync.clock.now().wall.hour();
+        let due = Hour(hour.saturating_sub(line::HOURS_KEPT));
+        // Once for each hour, and again when what was not published then is.
+        let folds = folded != Some(due) || sync.failing();
+        let kept = tokio::task::spawn_blocking(move || {
+            local.counters().make_room()?;
+            local.counters().flush()?;
+            if folds {
+                local.fold(due).map(drop)
+            } else {
+                Ok(())
+            }
+        });
+        match kept.await {
+            Ok(Ok(())) => folded = Some(due),
+            Ok(Err(error)) => {
+                let error: LocalError = error;
+                tracing::error!(%error, "the data directory cannot be kept in order; counting goes on");
+            }
+            Err(error) => tracing::error!(%error, "the data directory cannot be kept in order"),
         }
     }
 }
@@ -436,7 +481,7 @@ impl Sync {
         let now = self.clock.now().mono;
         let told = Monotonic::from_nanos(entry.crowded.load(Relaxed));
         let pause = self.settings.times.interval.min(CROWD_MAX);
-        if now.since(told) >= pause.checked_div(4).unwrap_or_default() {
+        if now.since(told) >= pause.checked_div(8).unwrap_or_default() {
             entry.crowded.store(now.nanos(), Relaxed);
             let told = self.store.tell_scarce(entry.account.id(), what).await;
             // The next answer says it again.
@@ -538,12 +583,30 @@ impl Sync {
     /// Prices and policies as the store has them now; asked for again if it does not say.
     pub(super) async fn follow_documents(&self) {
         match self.catalog.load(&*self.store).await {
-            Ok(()) => self.follow_policies(),
+            Ok(()) => {
+                self.follow_policies();
+                self.remember_documents().await;
+            }
             Err(error) => {
                 self.status.documents_due.store(true, SeqCst);
                 tracing::warn!(%error, "the prices and policies in force stay in force");
             }
         }
+    }
+
+    /// What is in force now is remembered, if it is newer than what was.
+    async fn remember_documents(&self) {
+        let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
+        let versions = (current.prices.version(), current.policies_version);
+        if recall.local().is_none() || versions == (0, 0) {
+            return;
+        }
+        let kept = tokio::task::spawn_blocking(move || {
+            recall.keep_named(PRICES, versions.0, &current.stored.prices);
+            recall.keep_named(POLICIES, versions.1, &current.stored.policies);
+        });
+        // It cannot fail but by a panic, which was reported where it happened.
+        let _ = kept.await;
     }
 
     /// Changes may have been missed: everything is read again.
@@ -615,6 +678,7 @@ impl Sync {
         for entry in gone {
             if self.let_go(&entry) {
                 self.engine.unload(&entry.account);
+                self.books.recall.let_go(entry.account.id());
                 self.lines.remove_if(entry.account.id(), |_, current| {
                     Arc::ptr_eq(current, &entry)
                 });

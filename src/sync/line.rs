@@ -13,6 +13,7 @@ use crate::clock::{Hour, Monotonic, Now};
 use crate::engine::{Account, Cell, CellId, Engine, Rules};
 use crate::id::{KeyId, ModelName};
 use crate::ledger::Book;
+use crate::local::counters;
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{History, LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
@@ -23,7 +24,7 @@ use shares::{Said, Shares};
 const CALLS_AHEAD: i64 = 64;
 
 /// Usage rows are kept for so many hours after theirs is over: calls admitted in an hour settle into it later.
-const HOURS_KEPT: i64 = 2;
+pub(super) const HOURS_KEPT: i64 = 2;
 
 /// The times of the protocol.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +47,8 @@ impl Times {
     /// How long calls over a limit do not ask for more of it once the store has said what there is. Several times in an interval, so
     /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
     fn share_pause(&self) -> Duration {
-        let pause = self.interval.checked_div(8).unwrap_or_default();
-        pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
+        let pause = self.interval.checked_div(10).unwrap_or_default();
+        pause.clamp(Duration::from_millis(5), Duration::from_millis(20))
     }
 }
 
@@ -472,6 +473,9 @@ impl Line {
         self.known.total = answer.total.max(self.known.total);
         self.known.unleased = answer.unleased;
         self.known.lost = answer.lost;
+        account
+            .totals()
+            .saw(self.seen, self.known.total, self.known.version);
         if !answer.applied {
             self.seq = self.seq.max(answer.seq);
             self.keep(message.usage);
@@ -482,6 +486,7 @@ impl Line {
             return next;
         }
         next.healed = Amount::ZERO;
+        acknowledge(account, &message.usage);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
@@ -642,6 +647,15 @@ fn rows<'a>(
         .iter()
         .map(|((key, model), tally)| row(None, key, model.as_ref(), *tally));
     hours.chain(lifetime)
+}
+
+/// The store has these rows of hours.
+fn acknowledge(account: &Account, rows: &[UsageRow]) {
+    for row in rows {
+        let Some(hour) = row.hour else { continue };
+        let (key, model) = (row.key.clone(), row.model.clone());
+        account.acknowledge(&counters::RowId { hour, key, model }, &row.tally);
+    }
 }
 
 /// Whether less stands than was believed.

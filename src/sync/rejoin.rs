@@ -15,6 +15,9 @@ use crate::store::{KeyRecord, Snapshot, StoreError, Stored};
 /// How often an account is tried while others write it too: all of them put the same back, so one of the first has it done.
 const TRIES_MAX: u32 = 16;
 
+/// How many accounts are looked up at once among those that are remembered.
+const PAGE: usize = 1_000;
+
 /// How many accounts are compared at once: each takes some reads, and the calls that are being served come first.
 const AT_ONCE: usize = 16;
 
@@ -26,8 +29,8 @@ impl Sync {
         keys: Vec<KeyRecord>,
     ) -> Result<(), StoreError> {
         let id = &snapshot.book.account;
-        let known = self.books.recall.get(id);
-        if known.is_some_and(|known| known.version >= snapshot.version) {
+        let known = self.books.recall.version(id);
+        if known.is_some_and(|known| known >= snapshot.version) {
             return Ok(());
         }
         let history = self.store.history(id).await?;
@@ -58,7 +61,7 @@ impl Sync {
 
     /// Compares an account with what this replica remembers of it, and puts back what the store lacks.
     pub(super) async fn rejoin(&self, id: &AccountId) -> Result<(), StoreError> {
-        let Some(ours) = self.books.recall.get(id) else {
+        let Some(ours) = self.books.recall.get(id).await else {
             return Ok(());
         };
         let claims = ours.claims();
@@ -131,19 +134,27 @@ impl Sync {
     pub(super) async fn reconcile(self: Arc<Self>) {
         loop {
             self.reconcile.notified().await;
+            self.recover().await;
             self.reconcile_all().await;
         }
     }
 
     async fn reconcile_all(self: &Arc<Self>) {
-        let ids = self.books.recall.accounts();
-        let work = stream::iter(ids).for_each_concurrent(AT_ONCE, |id| async move {
-            if let Err(error) = self.reconcile_one(&id).await {
-                tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
-                self.reconcile.notify_one();
-            }
-        });
-        work.await;
+        let mut after = None;
+        loop {
+            let ids = self.books.recall.accounts(after.take(), PAGE).await;
+            let Some(last) = ids.last().cloned() else {
+                return;
+            };
+            let work = stream::iter(ids).for_each_concurrent(AT_ONCE, |id| async move {
+                if let Err(error) = self.reconcile_one(&id).await {
+                    tracing::debug!(account = %id, %error, "could not be compared with the store");
+                    self.status.unreconciled.store(true, Relaxed);
+                }
+            });
+            work.await;
+            after = Some(last);
+        }
     }
 
     async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
@@ -154,7 +165,36 @@ impl Sync {
         self.rejoin(id).await?;
         self.account(id).await?;
         self.refresh(id).await?;
-        self.books.recall.in_history(id, history);
+        self.books.recall.in_history(id, history).await;
         Ok(())
+    }
+
+    /// What an earlier run of this replica left: accounts whose counters hold what the store has not acknowledged, or open holds, are
+    /// taken up, which publishes the one and ends the other. Tried again until it is done.
+    pub(super) async fn recover(self: &Arc<Self>) {
+        let left = self.engine.parked().into_iter();
+        let left: Vec<_> = left
+            .filter(|recorded| !recorded.is_published || recorded.has_holds)
+            .map(|recorded| recorded.account)
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        tracing::info!(
+            accounts = left.len(),
+            "an earlier run left what is not published yet"
+        );
+        let work = stream::iter(left).for_each_concurrent(AT_ONCE, |id| async move {
+            match self.account(&id).await {
+                Ok(Some(_)) => {}
+                // It is put back first, if it is remembered.
+                Ok(None) => self.reconcile.notify_one(),
+                Err(error) => {
+                    tracing::debug!(account = %id, %error, "could not be taken up");
+                    self.status.unreconciled.store(true, Relaxed);
+                }
+            }
+        });
+        work.await;
     }
 }

@@ -46,6 +46,7 @@ async fn bench(policy: Policy) -> Bench {
             prices: Vec::new(),
             policies: [("default".to_owned(), policy)].into(),
         },
+        local: None,
         clock: clock.clone(),
         sync: Settings::default(),
         bounds: Bounds::default(),

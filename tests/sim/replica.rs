@@ -8,6 +8,7 @@ use tollgate::books::recall::Recall;
 use tollgate::clock::{Hour, Monotonic, Now, Timestamp};
 use tollgate::engine::{Account, Bounds, CellId, Engine, Hold, Key};
 use tollgate::id::{KeyId, ModelName, ReplicaId};
+use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::store::{History, Opened};
 use tollgate::sync::line::{Give, Line, Own, rules};
@@ -149,6 +150,10 @@ pub(crate) struct Replica {
     pub(crate) reachable_since: Option<Monotonic>,
 }
 
+fn new_engine() -> Arc<Engine> {
+    Engine::new([1; 16], Bounds::default(), Counters::in_memory())
+}
+
 impl Truth {
     fn count(&mut self, whose: Whose, cost: i64, certainty: Certainty) {
         self.spend += cost;
@@ -233,7 +238,7 @@ impl World {
                 wall: 0,
             },
             recall: Recall::default(),
-            engine: Engine::new([1; 16], Bounds::default()),
+            engine: new_engine(),
             loaded: (0..self.setup.accounts).map(|_| None).collect(),
             loading: BTreeSet::new(),
             comparing: BTreeSet::new(),
@@ -283,7 +288,7 @@ impl World {
         let rules = rules(&opened.snapshot.book, opened.snapshot.spend, policy.clone());
         let id = opened.snapshot.book.account.clone();
         let cells: Vec<_> = own.cells.iter().map(|(id, _, tally)| (id.clone(), *tally)).collect();
-        let taken = engine.load(id, rules, cells.into_iter());
+        let taken = engine.load(engine.counters().take_up(&id), rules, cells.into_iter());
         let keys = opened.keys.iter().map(|key| engine.load_key(None, &taken, key.clone()));
         let keys = keys.collect();
         let mut line = Line::new(opened, own, now);
@@ -315,9 +320,9 @@ impl World {
         let replica = &self.replicas[slot];
         let Some(loaded) = &replica.loaded[account] else { return };
         let truth = &mut self.idents[replica.ident].truth[account];
-        for (id, tally) in loaded.account.cells() {
-            let model = replica.engine.model_name(id.model);
-            truth.cells.insert((id.hour, id.key, model), tally);
+        for cell in loaded.account.cells() {
+            let CellId { hour, key, .. } = cell.id();
+            truth.cells.insert((hour, key, cell.row().model.clone()), cell.read());
         }
         let sum: i64 = truth.cells.values().map(|tally| tally.cost_nanos).sum();
         let spend = truth.spend;
@@ -389,7 +394,7 @@ impl World {
             return;
         }
         replica.up = true;
-        replica.engine = Engine::new([1; 16], Bounds::default());
+        replica.engine = new_engine();
         replica.reconcile = true;
         // Who remembers accounts knows that there were some.
         replica.seen_accounts = !replica.recall.accounts().is_empty();

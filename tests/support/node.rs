@@ -137,6 +137,7 @@ impl Node {
             store,
             replica,
             layer,
+            local: None,
             clock,
             sync: settings,
             bounds: Bounds::default(),

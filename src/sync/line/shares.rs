@@ -13,7 +13,12 @@ use crate::store::{Pool, Published, Sought, Standing};
 const SLACK: u64 = 50;
 
 /// The shortest time over which demand is counted: in less, a steady caller looks like a gust.
-const WINDOW_MIN: Duration = Duration::from_millis(40);
+const STEP_MIN: Duration = Duration::from_millis(10);
+
+/// For how long demand is remembered: about an interval, as a share moves once in one. Not less than some calls of a common rate take,
+/// and, whatever the interval, not so long that callers who moved on are provided for: shares move between syncs, too.
+const MEMORY_MIN: Duration = Duration::from_millis(40);
+const MEMORY_MAX: Duration = Duration::from_millis(100);
 
 const NANOS_MILLI: u128 = 1_000_000_000_000;
 
@@ -174,36 +179,44 @@ impl Shares {
         (rate, places)
     }
 
-    /// How much is asked for: over the last whole window, and at once when it rises.
+    /// How much is asked for: a mean that forgets. Slowly where calls are refused, as those that come by the dozen are counted unsteadily
+    /// and the share is used up anyhow; fast where they come more often, or the share is not used up.
     fn count(&mut self, asked: Asked, interval: Duration, now: Monotonic) {
-        let window = interval.max(WINDOW_MIN);
         let elapsed = now.since(self.since);
         let calls = asked.calls.wrapping_sub(self.counted.calls);
         let refused = asked
             .places_refused
             .wrapping_sub(self.counted.places_refused);
-        let over = elapsed.max(window).as_nanos().max(1);
-        let fresh = u128::from(calls).saturating_mul(NANOS_MILLI);
-        let fresh = fresh.checked_div(over).unwrap_or(0);
-        let mut fresh = u64::try_from(fresh).unwrap_or(u64::MAX);
         let mut places = u64::from(asked.peak).saturating_add(refused.into());
+        if elapsed >= STEP_MIN || !self.known {
+            let full = asked.rate_refused != self.counted.rate_refused;
+            let nanos = elapsed.as_nanos().max(1);
+            let fresh = u128::from(calls)
+                .saturating_mul(NANOS_MILLI)
+                .checked_div(nanos.max(STEP_MIN.as_nanos()))
+                .unwrap_or(0);
+            let demand = u128::from(self.rate.demand);
+            let memory = interval.clamp(MEMORY_MIN, MEMORY_MAX).as_nanos();
+            let memory = if full && fresh < demand {
+                memory
+            } else {
+                memory.div_euclid(6)
+            };
+            let mean = demand
+                .saturating_mul(memory)
+                .saturating_add(fresh.saturating_mul(nanos))
+                .checked_div(memory.saturating_add(nanos))
+                .unwrap_or(0);
+            self.rate.demand = u64::try_from(mean).unwrap_or(u64::MAX);
+            (self.since, self.counted) = (now, asked);
+            self.places.demand = places;
+        }
         if !self.known {
             // The call that made us come has been refused at the first limit, and will meet the others.
-            (fresh, places) = (fresh.max(1), places.max(1));
+            self.rate.demand = self.rate.demand.max(1);
+            places = places.max(1);
         }
-        if elapsed >= window {
-            let fading = self.rate.demand.midpoint(fresh);
-            self.rate.demand = fresh.max(fading);
-            self.places.demand = places;
-            (self.since, self.counted) = (now, asked);
-        } else {
-            self.rate.demand = self.rate.demand.max(fresh);
-            self.places.demand = self.places.demand.max(places);
-        }
-        // A demand that fades is none at some point.
-        if calls == 0 && self.rate.demand < 2 && self.known {
-            self.rate.demand = 0;
-        }
+        self.places.demand = self.places.demand.max(places);
     }
 
     /// Takes in what was granted.

@@ -6,6 +6,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::engine::{Ask, Bounds, Engine, Hold, Key, ModelId};
 use crate::id::AccountId;
 use crate::ledger::{Action, Command, apply};
+use crate::local::counters::Counters;
 use crate::store::shared::{Ground, Head, LiveRow, differences, publish};
 use crate::store::{KeyRecord, Row};
 use crate::usage::{Certainty, Counts};
@@ -64,9 +65,9 @@ fn bench(money: i64) -> Bench {
         lost: Amount::ZERO,
         claims: Vec::new(),
     };
-    let engine = Engine::new([1; 16], Bounds::default());
+    let engine = Engine::new([1; 16], Bounds::default(), Counters::in_memory());
     let rules = rules(&snapshot.book, Amount::ZERO, policy.clone());
-    let account = engine.load(id.clone(), rules, std::iter::empty());
+    let account = engine.load(engine.counters().take_up(&id), rules, std::iter::empty());
     let record = KeyRecord {
         id: KeyId::new("k").unwrap(),
         account: id,
