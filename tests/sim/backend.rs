@@ -16,7 +16,7 @@ use super::store::account_id;
 use super::world::{Event, World};
 
 /// The most commands of a run: what a replica remembers are the last entries, and a command makes two.
-const COMMANDS_MAX: usize = TAIL_MAX / 2 - 4;
+const COMMANDS_MAX: usize = TAIL_MAX / 4;
 
 /// What became of a command, as its backend and an onlooker know it.
 #[derive(Debug)]
@@ -42,8 +42,6 @@ pub(crate) struct Given {
 #[derive(Debug, Default)]
 pub(crate) struct Backend {
     pub(crate) given: Vec<Given>,
-    /// Accounts of which somebody remembered too little to put all of it back.
-    forgotten: Vec<usize>,
 }
 
 impl Backend {
@@ -54,11 +52,6 @@ impl Backend {
         }
     }
 
-    pub(crate) fn note_forgotten(&mut self, account: usize, forgotten: u64, merged: bool) {
-        if forgotten > 0 && merged {
-            self.forgotten.push(account);
-        }
-    }
 }
 
 /// A command as it is written into a store.
@@ -289,9 +282,6 @@ impl World {
         let Some(book) = &desk.book else {
             return Err(format!("a{account} is not there"));
         };
-        if self.backend.forgotten.contains(&account) {
-            return Ok(());
-        }
         for (number, given) in self.backend.given.iter().enumerate() {
             if given.account != account || matches!(given.command.action, Action::Configure { .. })
             {

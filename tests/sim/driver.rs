@@ -6,10 +6,10 @@ use std::time::Duration;
 use tollgate::books::remember::{PutBack, Remembered, Stands};
 use tollgate::clock::Monotonic;
 use tollgate::engine::{Ask as Request, Denied, ModelId};
-use tollgate::ledger::{Book, Command};
+use tollgate::ledger::{Book, Command, TAIL_MAX};
 use tollgate::money::Amount;
 use tollgate::policy::{Policy, StoreOutage};
-use tollgate::store::{Change, Published, Scarce, Snapshot, StoreError, Stored};
+use tollgate::store::{Change, History, Published, Scarce, Snapshot, StoreError, Stored};
 use tollgate::sync::line::{Give, Next};
 use tollgate::usage::{Certainty, Counts};
 
@@ -394,11 +394,20 @@ impl World {
         }
     }
 
+    /// The same for an account that may not be taken up: what is remembered of it is to be whole.
+    fn learn(&mut self, slot: usize, account: usize) {
+        if self.replicas[slot].loaded[account].is_some() {
+            self.refresh(slot, account);
+        } else {
+            let ask = Ask::Read { claims: Vec::new(), after: None };
+            self.send(slot, account, ask, Purpose::Refresh { compared: false });
+        }
+    }
+
     /// Whether what is remembered of an account was not compared with this history yet.
     fn uncompared(&self, slot: usize, account: usize, history: u64) -> bool {
-        let (recall, id) = (&self.replicas[slot].recall, account_id(account));
-        let known = recall.history(&id);
-        recall.get(&id).is_some() && known.is_none_or(|known| known.0 != history)
+        let known = self.replicas[slot].recall.get(&account);
+        known.is_some_and(|known| known.history != Some(History(history)))
     }
 
     fn refreshed(
@@ -441,8 +450,9 @@ impl World {
             self.load(slot, account);
         }
         if compared {
-            let id = account_id(account);
-            self.replicas[slot].recall.in_history(&id, tollgate::store::History(history));
+            if let Some(known) = self.replicas[slot].recall.get_mut(&account) {
+                known.history = Some(History(history));
+            }
             // Also who has nothing new to say: what it said before may be lost.
             self.publish(slot, account, Give::Spare, 0);
         }
@@ -452,15 +462,16 @@ impl World {
     pub(crate) fn remember(&mut self, slot: usize, account: usize, history: u64, stands: &Stands) {
         let replica = &mut self.replicas[slot];
         replica.seen_accounts = true;
-        let known = replica.recall.get(&account_id(account));
-        if known.is_some_and(|known| known.version >= stands.snapshot.version) {
+        let known = replica.recall.get(&account);
+        if known.is_some_and(|known| known.knows(stands.snapshot.version)) {
             return;
         }
         let Stands { snapshot, tail, keys } = stands.clone();
-        replica.recall.keep(Remembered {
-            history: Some(tollgate::store::History(history)),
+        let fresh = Remembered {
+            history: Some(History(history)),
             ..Remembered::new(&snapshot, tail, keys)
-        });
+        };
+        replica.recall.insert(account, fresh);
     }
 
     /// Takes an account up.
@@ -506,7 +517,10 @@ impl World {
     }
 
     fn compare(&mut self, slot: usize, account: usize) {
-        let Some(ours) = self.replicas[slot].recall.get(&account_id(account)) else { return };
+        let Some(ours) = self.replicas[slot].recall.get(&account).cloned() else {
+            self.replicas[slot].comparing.remove(&account);
+            return;
+        };
         let ask = Ask::Read { claims: ours.claims(), after: None };
         self.send(slot, account, ask, Purpose::Compare(Box::new(ours)));
     }
@@ -525,7 +539,11 @@ impl World {
         self.say(|_| {
             format!("r{slot} puts back {} commands of a{account}, {} forgotten", plan.commands, plan.forgotten)
         });
-        self.backend.note_forgotten(account, plan.forgotten, read.is_some());
+        if plan.forgotten > 0 && ours.book.entries <= TAIL_MAX as u64 {
+            let how = format!("r{slot} forgot {} entries of a{account}", plan.forgotten);
+            self.breaks("what was acknowledged is remembered", how);
+            return;
+        }
         let version = read.map_or(0, |stands| stands.snapshot.version);
         if let Some(commit) = &plan.commit {
             let commit = Box::new(commit.clone());
@@ -612,12 +630,16 @@ impl World {
         match stored {
             Ok(Stored::At(version)) => {
                 snapshot.version = version;
-                self.replicas[slot].recall.wrote(&snapshot, &entries);
+                let recall = &mut self.replicas[slot].recall;
+                let known = recall.get(&account).cloned();
+                if let Some(fresh) = Remembered::wrote(known, &snapshot, &entries) {
+                    recall.insert(account, fresh);
+                }
                 match job.number {
                     Some(number) => self.acknowledged(slot, number),
                     None => self.observed(slot, account),
                 }
-                self.refresh(slot, account);
+                self.learn(slot, account);
             }
             Ok(Stored::Conflict) if job.tries < TRIES_MAX => {
                 job.tries += 1;

@@ -46,8 +46,7 @@ impl World {
             Fault::Empty => {
                 // Somebody must remember each account, or it is gone for good.
                 let known = |account: usize| {
-                    let id = super::store::account_id(account);
-                    self.replicas.iter().any(|replica| replica.recall.get(&id).is_some())
+                    self.replicas.iter().any(|replica| replica.recall.contains_key(&account))
                 };
                 if (0..self.setup.accounts).all(known) {
                     self.lose(|world| {

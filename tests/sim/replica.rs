@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::books::recall::Recall;
+use tollgate::books::remember::Remembered;
 use tollgate::clock::{Hour, Monotonic, Now, Timestamp};
 use tollgate::engine::{Account, Bounds, CellId, Engine, Hold, Key};
 use tollgate::id::{KeyId, ModelName, ReplicaId};
@@ -130,7 +130,8 @@ pub(crate) struct Replica {
     /// Which run of it this is.
     pub(crate) life: u64,
     pub(crate) hands: Hands,
-    pub(crate) recall: Recall,
+    /// What it remembers, in its file.
+    pub(crate) recall: BTreeMap<usize, Remembered>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) loaded: Vec<Option<Loaded>>,
     /// Accounts that are being taken up, and compared.
@@ -237,7 +238,7 @@ impl World {
                 speed: 1_000_000 - DRIFT_PPM + self.dice.roll(2 * DRIFT_PPM + 1),
                 wall: 0,
             },
-            recall: Recall::default(),
+            recall: BTreeMap::new(),
             engine: new_engine(),
             loaded: (0..self.setup.accounts).map(|_| None).collect(),
             loading: BTreeSet::new(),
@@ -379,7 +380,7 @@ impl World {
             self.idents[ident].slot = None;
             let fresh = self.make_ident(slot);
             self.replicas[slot].ident = fresh;
-            self.replicas[slot].recall = Recall::default();
+            self.replicas[slot].recall.clear();
             self.backend.file_lost(ident);
         }
         let (life, delay) = (self.replicas[slot].life, self.some(self.setup.away));
@@ -397,7 +398,7 @@ impl World {
         replica.engine = new_engine();
         replica.reconcile = true;
         // Who remembers accounts knows that there were some.
-        replica.seen_accounts = !replica.recall.accounts().is_empty();
+        replica.seen_accounts = !replica.recall.is_empty();
         self.say(|_| format!("r{slot} starts"));
         self.at(1, Event::Listen { slot, life });
     }
