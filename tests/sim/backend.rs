@@ -191,7 +191,6 @@ impl World {
         match (job.command.seen_before(&read.claims), job.number) {
             (Seen::Never, _) => {}
             (Seen::Before(_), Some(number)) => {
-                self.remember(slot, account, history, &stands);
                 self.acknowledged(slot, number);
                 return None;
             }

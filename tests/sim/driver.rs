@@ -612,7 +612,8 @@ impl World {
             self.job_failed(slot, account, &job);
             return;
         };
-        self.replicas[slot].seen_accounts = true;
+        // What it is written on is remembered, so that what is written goes on from there.
+        self.remember(slot, account, history, &stands);
         if let Some((commit, written)) = self.carry_out(slot, account, history, &job, stands) {
             let ask = Ask::Commit { commit: Box::new(commit), command: job.number };
             self.send(slot, account, ask, Purpose::Write(job, Box::new(written)));

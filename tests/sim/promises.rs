@@ -385,6 +385,15 @@ impl World {
         )];
         let crowded =
             shares.iter().find(|(sought, new, stands, shared)| stands > new && *shared > sought.limit);
+        if crowded.is_none() {
+            // A late message may go by a limit that was lowered since.
+            for (at, (_, new, stands, shared)) in shares.iter().enumerate() {
+                if answer.applied && stands > new {
+                    let watch = &mut self.watch[account];
+                    watch.shared[at] = watch.shared[at].max(*shared);
+                }
+            }
+        }
         let broken = if spend > true_spend {
             Some(("P2 exactly once", format!("{spend} stored, {true_spend} spent")))
         } else if fell {
