@@ -8,6 +8,7 @@ fn main() {
     let start = std::time::Instant::now();
     match args[..] {
         [seed] => sim::trace(seed),
+        [0, 0, most] => sim::teeth(most),
         [from, count] => sim::many(from, count),
         _ => println!("sim SEED | sim FROM COUNT"),
     }

@@ -13,7 +13,7 @@ use tollgate::store::{Change, History, Published, Scarce, Snapshot, StoreError, 
 use tollgate::sync::line::{Give, Next};
 use tollgate::usage::{Certainty, Counts};
 
-use super::mutation::Mutation;
+use super::mutation::{self, Mutation};
 use super::replica::{OpenCall, Sent, Waiter, Want};
 use super::setup::{LEASE, MS, Micros, REFILL_WAIT, TIMEOUT};
 use super::store::{Ask, KEYS, Packet, Said, account_id};
@@ -92,7 +92,7 @@ impl World {
             account,
             history,
             age,
-            fenced: Mutation::fenced(self.mutation, age),
+            fenced: mutation::fenced(self.mutation, age),
             ask,
         };
         self.transmit(packet);
@@ -185,7 +185,7 @@ impl World {
         if self.dies(slot) {
             return;
         }
-        let (times, mutation) = (self.setup.times, self.mutation);
+        let (times, mistake) = (self.setup.times, self.mutation);
         let replica = &mut self.replicas[slot];
         let (engine, now) = (Arc::clone(&replica.engine), replica.hands.now(self.now));
         let Some(loaded) = replica.loaded(account) else { return };
@@ -197,7 +197,7 @@ impl World {
         let message =
             loaded.line.message(&loaded.account, need, give, &policy, &times, now);
         let Some(mut message) = message else { return };
-        Mutation::message(mutation, loaded, &mut message, before);
+        mutation::message(mistake, loaded, &mut message, before);
         let limits = (message.rate.limit, message.places.limit);
         loaded.sent = Some(Sent { at: now.mono, give, tries, limits });
         self.send(slot, account, Ask::Publish(Box::new(message)), Purpose::Publish);
@@ -306,10 +306,10 @@ impl World {
         let Some(loaded) = replica.loaded[account].as_mut() else { return };
         let Some(Sent { at, give, tries, .. }) = loaded.sent.take() else { return };
         let policy = loaded.line.known.book.overrides.over(&self.setup.policies[account].0);
-        let mut answer = answer.ok();
-        let before = Mutation::answer(self.mutation, loaded, answer.as_mut(), now.mono);
+        let answer = answer.ok();
+        mutation::before_answer(loaded, answer.as_ref());
         let next = loaded.line.answer(&loaded.account, answer.as_ref(), &policy, &times, now);
-        Mutation::answered(self.mutation, loaded, answer.as_ref(), before, now.mono);
+        mutation::after_answer(self.mutation, loaded, answer.as_ref(), at, now.mono);
         match &answer {
             Some(answer) if answer.applied => {
                 loaded.lease_end = at.plus(times.lease.saturating_sub(times.margin));
@@ -454,7 +454,9 @@ impl World {
                 known.history = Some(History(history));
             }
             // Also who has nothing new to say: what it said before may be lost.
-            self.publish(slot, account, Give::Spare, 0);
+            if self.mutation != Some(Mutation::QuietRejoin) {
+                self.publish(slot, account, Give::Spare, 0);
+            }
         }
         self.awake(slot, account, 0);
     }
@@ -527,10 +529,10 @@ impl World {
 
     fn compared(&mut self, slot: usize, account: usize, ours: &Remembered, read: Option<Stands>) {
         let wall = self.replicas[slot].hands.now(self.now).wall;
-        let read = Mutation::stands(self.mutation, read);
+        let read = mutation::stands(self.mutation, read);
         let plan = ours.put_back(read.as_ref(), |book| self.policy_of(account, book), wall);
         let plan = match plan {
-            Ok(plan) => Mutation::plan(self.mutation, plan),
+            Ok(plan) => mutation::plan(self.mutation, plan),
             Err(error) => {
                 self.breaks("commands are put back", error.to_string());
                 return;
@@ -613,7 +615,9 @@ impl World {
             return;
         };
         // What it is written on is remembered, so that what is written goes on from there.
-        self.remember(slot, account, history, &stands);
+        if self.mutation != Some(Mutation::RemembersLittle) {
+            self.remember(slot, account, history, &stands);
+        }
         if let Some((commit, written)) = self.carry_out(slot, account, history, &job, stands) {
             let ask = Ask::Commit { commit: Box::new(commit), command: job.number };
             self.send(slot, account, ask, Purpose::Write(job, Box::new(written)));

@@ -15,6 +15,7 @@ use tollgate::sync::line::{Give, Line, Own, rules};
 use tollgate::usage::{Certainty, Meter, Tally};
 
 use super::driver::Asked;
+use super::mutation::Past;
 use super::setup::{DRIFT_PPM, LEASE, MS, Micros};
 use super::store::DAWN;
 use super::world::{Event, World};
@@ -117,6 +118,9 @@ pub(crate) struct Loaded {
     pub(crate) crowded: Monotonic,
     /// What must hold, worked out beside the machine: from then on nothing may be admitted.
     pub(crate) lease_end: Monotonic,
+    pub(crate) margin: Duration,
+    /// For mistakes.
+    pub(crate) past: Past,
 }
 
 pub(crate) struct Replica {
@@ -305,6 +309,8 @@ impl World {
             looked: Monotonic::default(),
             crowded: Monotonic::default(),
             lease_end: Monotonic::default(),
+            margin: self.setup.times.margin,
+            past: Past::default(),
         });
     }
 

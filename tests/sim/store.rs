@@ -14,12 +14,12 @@ use tollgate::policy::{Overrides, Policy};
 use tollgate::store::desk::Desk;
 use tollgate::store::shared::Ground;
 use tollgate::store::{
-    Commit, History, KeyRecord, Lapsed, Opened, Publish, Published, Scarce, StoreError, Stored,
+    Commit, History, KeyRecord, Opened, Publish, Published, Scarce, StoreError, Stored,
 };
 
 use super::backend::commit;
-use super::mutation::Mutation;
-use super::setup::{LEASE, MS, Micros, RETIRE};
+use super::mutation::{self, Mutation};
+use super::setup::{LEASE, MS, Micros};
 
 /// How many states are kept to be fallen back to.
 const KEPT_MAX: usize = 12;
@@ -210,7 +210,7 @@ impl Store {
         match &packet.ask {
             Ask::Publish(message) => {
                 let desk = Arc::make_mut(desk);
-                Said::Published(Mutation::publish(mutation, desk, &packet.who, message, &ground))
+                Said::Published(mutation::publish(mutation, desk, &packet.who, message, &ground))
             }
             Ask::Open(hour) => Said::Opened(desk.open(&packet.who, *hour).map(|opened| {
                 let stands = stands(desk, &[], None).unwrap();
@@ -224,7 +224,7 @@ impl Store {
                 Said::Stored(Ok(Arc::make_mut(desk).put_key(*expected, (**key).clone())))
             }
             Ask::Lapse => {
-                Mutation::lapse(mutation, Arc::make_mut(desk), packet.age, &ground);
+                mutation::lapse(mutation, Arc::make_mut(desk), packet.age, &ground);
                 Said::Told
             }
             Ask::Scarce(_) => Said::Told,
@@ -233,13 +233,19 @@ impl Store {
 }
 
 /// What silent replicas have comes back. Nobody could be heard before this history began.
-pub(crate) fn lapse(desk: &mut Desk, age: Duration, ground: &Ground) -> Lapsed {
+pub(crate) fn lapse(
+    desk: &mut Desk,
+    age: Duration,
+    silence_ms: u64,
+    retire_ms: u64,
+    ground: &Ground,
+) {
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let began = ground.now_ms.saturating_sub(age_ms);
     for row in desk.rows.values_mut() {
         row.row.seen_ms = row.row.seen_ms.max(began);
     }
-    desk.lapse(LEASE / MS, RETIRE / MS, ground)
+    desk.lapse(silence_ms, retire_ms, ground);
 }
 
 /// A book as it stands, with the entries at its end.
