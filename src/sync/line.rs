@@ -69,6 +69,8 @@ pub struct Line {
     shares: Shares,
     /// In which history of the store the last answer was said.
     history: Option<History>,
+    /// It has another one now, which has not heard of this replica yet.
+    unheard: bool,
     collected: HashMap<CellId, (Option<ModelName>, Tally)>,
     lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
     /// Rows that the store has not acknowledged, newest values.
@@ -206,6 +208,7 @@ impl Line {
             said: spend,
             shares: Shares::default(),
             history: own.history,
+            unheard: false,
             collected,
             lifetime: own.lifetime,
             unsent,
@@ -267,7 +270,12 @@ impl Line {
         let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
         let free = self.standing() != self.acked || self.shares.over(account.in_flight().into());
-        heartbeat || idle || free || !self.unsent.is_empty()
+        heartbeat || idle || free || self.unheard || !self.unsent.is_empty()
+    }
+
+    /// The store tells this history now. What was said in another one may be lost, so it is said again, also if there is nothing new.
+    pub fn in_history(&mut self, history: History) {
+        self.unheard |= self.history.is_some_and(|known| known != history);
     }
 
     fn is_idle(&self, times: &Times, now: Now) -> bool {
@@ -468,6 +476,7 @@ impl Line {
         // Another history: what the store lacks it may have lost, and what we have is ours while our own lease runs.
         let forgot = self.history != Some(answer.history) && account.leased(now.mono);
         self.history = Some(answer.history);
+        self.unheard = false;
         let believed = self.acked;
         self.acked = answer.standing;
         self.known.total = answer.total.max(self.known.total);

@@ -175,7 +175,7 @@ impl World {
         let late = replica.leaving.is_some_and(|until| until <= self.now);
         if replica.up && (done || late) {
             let with_file = !done || !self.store.whole() || self.dice.chance(500);
-            self.say(|_| format!("r{slot} is gone, all said: {done}, file: {with_file}"));
+            self.say(|world| format!("{} is gone, all said: {done}, file: {with_file}", world.who(slot)));
             self.stop(slot, with_file);
         }
     }
@@ -454,7 +454,9 @@ impl World {
                 known.history = Some(History(history));
             }
             // Also who has nothing new to say: what it said before may be lost.
-            if self.mutation != Some(Mutation::QuietRejoin) {
+            let quiet = self.mutation == Some(Mutation::QuietRejoin);
+            if let Some(loaded) = self.replicas[slot].loaded(account).filter(|_| !quiet) {
+                loaded.line.in_history(History(history));
                 self.publish(slot, account, Give::Spare, 0);
             }
         }
@@ -538,11 +540,12 @@ impl World {
                 return;
             }
         };
-        self.say(|_| {
-            format!("r{slot} puts back {} commands of a{account}, {} forgotten", plan.commands, plan.forgotten)
+        self.say(|world| {
+            let (who, PutBack { commands, forgotten, .. }) = (world.who(slot), &plan);
+            format!("{who} puts back {commands} commands of a{account}, {forgotten} forgotten")
         });
         if plan.forgotten > 0 && ours.book.entries <= TAIL_MAX as u64 {
-            let how = format!("r{slot} forgot {} entries of a{account}", plan.forgotten);
+            let how = format!("{} forgot {} entries of a{account}", self.who(slot), plan.forgotten);
             self.breaks("what was acknowledged is remembered", how);
             return;
         }
@@ -786,7 +789,7 @@ impl World {
         let open = OpenCall { account, hold, whose };
         self.replicas[slot].calls.insert(call, open);
         if over {
-            let how = format!("r{slot} admitted a call of a{account} after its lease was over");
+            let how = format!("{} admitted a call of a{account} after its lease", self.who(slot));
             self.breaks("a lease that is over is not used", how);
         }
         let life = self.replicas[slot].life;

@@ -59,7 +59,7 @@ impl World {
                 let hours = self.dice.amount(4) - 2;
                 let by = hours * 3_600_000_000_000 + self.dice.amount(5_000_000_000);
                 self.replicas[slot].hands.set(by);
-                self.say(|_| format!("the time of day of r{slot} is set by {by} ns"));
+                self.say(|world| format!("the time of day of {} is set by {by} ns", world.who(slot)));
             }
         }
     }
@@ -70,13 +70,13 @@ impl World {
         }
         self.replicas[slot].cut = true;
         let delay = self.some(self.setup.away);
-        self.say(|_| format!("r{slot} is cut off for {} ms", delay / MS));
+        self.say(|world| format!("{} is cut off for {} ms", world.who(slot), delay / MS));
         self.at(delay, Event::Mend(slot));
     }
 
     pub(crate) fn mend(&mut self, slot: usize) {
         if std::mem::replace(&mut self.replicas[slot].cut, false) {
-            self.say(|_| format!("r{slot} is heard again"));
+            self.say(|world| format!("{} is heard again", world.who(slot)));
             self.listen_soon(slot, 100 * MS);
         }
     }

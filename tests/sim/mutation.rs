@@ -258,18 +258,18 @@ pub(crate) fn message(
             let given = headroom.saturating_sub(loaded.account.purse().headroom());
             loaded.account.purse().grant(given.or_zero());
         }
-        Some(Mutation::KeptPlacesOpen) if message.places.limit > 0 => {
-            loaded.account.share_places(message.new.places);
-        }
         _ => {}
     }
+    past.shares = (None, None);
     past.sent.clone_from(&message.usage);
 }
 
 /// An answer comes, or none.
 pub(crate) fn before_answer(loaded: &mut Loaded, answer: Option<&Published>) {
     let past = &mut loaded.past;
-    past.shares = loaded.account.shares();
+    // What it lost, it keeps until it gives something back itself.
+    let (now, before) = (loaded.account.shares(), past.shares);
+    past.shares = (now.0.max(before.0), now.1.max(before.1));
     match answer {
         None => past.lost.append(&mut past.sent),
         Some(answer) if answer.applied => {
@@ -301,10 +301,15 @@ pub(crate) fn after_answer(
         Some(Mutation::LeaseFromLoss) if answer.is_some() && !applied => {
             account.lease_until(now.plus(lease.saturating_sub(loaded.margin)));
         }
-        Some(Mutation::KeepsShares) if answer.is_some() && !applied => {
+        Some(Mutation::KeepsShares) if answer.is_some() => {
             if let (Some(rate), Some(places)) = loaded.past.shares {
                 account.share_rate(rate, Default::default(), now);
                 account.share_places(places);
+            }
+        }
+        Some(Mutation::KeptPlacesOpen) => {
+            if let Some(answer) = answer.filter(|_| account.shares().1.is_some()) {
+                account.share_places(answer.standing.places);
             }
         }
         _ => {}

@@ -229,6 +229,11 @@ impl World {
         self.idents.len() - 1
     }
 
+    /// The name that a replica has now.
+    pub(crate) fn who(&self, slot: usize) -> &ReplicaId {
+        &self.idents[self.replicas[slot].ident].name
+    }
+
     pub(crate) fn make_replica(&mut self, slot: usize) -> Replica {
         let ident = self.make_ident(slot);
         Replica {
@@ -368,7 +373,7 @@ impl World {
             return;
         }
         self.done.crashes += 1;
-        self.say(|_| format!("r{slot} dies, file: {with_file}"));
+        self.say(|world| format!("{} dies, file: {with_file}", world.who(slot)));
         let by_policy = self.dice.chance(500);
         self.end_calls(slot, by_policy);
         self.stop(slot, with_file);
@@ -405,7 +410,7 @@ impl World {
         replica.reconcile = true;
         // Who remembers accounts knows that there were some.
         replica.seen_accounts = !replica.recall.is_empty();
-        self.say(|_| format!("r{slot} starts"));
+        self.say(|world| format!("{} starts", world.who(slot)));
         self.at(1, Event::Listen { slot, life });
     }
 
@@ -414,7 +419,7 @@ impl World {
         if !self.replicas[slot].up || self.replicas[slot].leaving.is_some() {
             return;
         }
-        self.say(|_| format!("r{slot} leaves"));
+        self.say(|world| format!("{} leaves", world.who(slot)));
         self.replicas[slot].leaving = Some(self.now + 2 * LEASE);
         self.end_calls(slot, true);
     }

@@ -18,7 +18,7 @@ pub(crate) const MS: Micros = 1_000;
 pub(crate) const LEASE: Micros = 1_000 * MS;
 
 /// For how long the store keeps a row of a replica that has lapsed.
-pub(crate) const RETIRE: Micros = 4 * LEASE;
+pub(crate) const RETIRE: Micros = 2 * LEASE;
 
 /// How long a message may take before it counts as lost.
 pub(crate) const TIMEOUT: Micros = 60 * MS;

@@ -239,7 +239,7 @@ impl Shares {
         };
         let (rate, rate_short) =
             self.rate.met(said.rate, said.kept.rate, stands.rate, answer.rate, rate_limit);
-        let (places, places_short) = self.places.met(
+        let (_, places_short) = self.places.met(
             said.places,
             said.kept.places,
             stands.places,
