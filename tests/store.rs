@@ -276,6 +276,7 @@ impl Speaker {
             least: nano(0),
             seen: nano(self.seen),
             total: nano(self.total),
+            history: None,
             rate: self.rate,
             places: self.places,
             usage: self.usage.clone(),

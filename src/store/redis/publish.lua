@@ -8,11 +8,12 @@
 --      11 spend difference, 12 committed difference below zero, 13 how much of the spend a store had before, 14 total seen,
 --      15 held, 16 want, 17 need, 18 least, 19 largest lease, 20 rate limit, 21 demand, 22 want, 23 places limit, 24 demand,
 --      25 want, 26 number of hours, 27… their members in the index, then rows of usage: key, field, tally;
---      and before all of these, whether the history is fenced
+--      and before all of these, whether the history is fenced, and whether it is the one that the replica knows
 -- Answers {'none'}, {'range'}, or {applied, spend, committed, rate, places, seq, total, unleased, version, lost,
 --      rate shared, demand, rested, places shared, demand, rested, length of the outbox}.
 local head, row = KEYS[1], KEYS[2]
 local fenced = table.remove(ARGV, 1) == '1'
+local knows = table.remove(ARGV, 1) == '1'
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -64,7 +65,7 @@ if tonumber(ARGV[2]) > tonumber(old[5] or '0') then
     known[2] = redis.call('HGET', head, 'lost')
   end
 
-  if (old[1] or '0') == ARGV[3] and (old[2] or '0') == ARGV[4] and (old[3] or '0') == ARGV[5] and (old[4] or '0') == ARGV[6] then
+  if knows and (old[1] or '0') == ARGV[3] and (old[2] or '0') == ARGV[4] and (old[3] or '0') == ARGV[5] and (old[4] or '0') == ARGV[6] then
     local lost = known[2] or '0'
     local healed = less(lost, ARGV[13]) and lost or ARGV[13]
     local changes = {{'total', ARGV[11]}, {'unleased', ARGV[12]}}
