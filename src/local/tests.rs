@@ -1,3 +1,8 @@
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 mod random;
 
 use std::fs::File;

@@ -10,7 +10,7 @@ use tollgate::ledger::{Book, Command, TAIL_MAX};
 use tollgate::money::Amount;
 use tollgate::policy::{Policy, StoreOutage};
 use tollgate::store::{Change, History, Published, Scarce, Snapshot, StoreError, Stored};
-use tollgate::sync::line::{Give, Next};
+use tollgate::sync::line::{Give, Need, Next};
 use tollgate::usage::{Certainty, Counts};
 
 use super::mutation::{self, Mutation};
@@ -210,14 +210,16 @@ impl World {
             return;
         };
         loaded.line.collect(&loaded.account, &engine, now);
-        let need: i64 = loaded
+        let needs = loaded
             .waiting
             .iter()
-            .map(|waiter| waiter.want.amount.max(1))
-            .sum();
+            .map(|waiter| waiter.want.amount.max(1));
+        let need = Need {
+            all: Amount::from_nanos(needs.clone().sum()),
+            least: Amount::from_nanos(needs.min().unwrap_or(0)),
+        };
         let policy = loaded.account.rules().policy.clone();
         let before = loaded.account.purse().headroom();
-        let need = Amount::from_nanos(need);
         let message = loaded
             .line
             .message(&loaded.account, need, give, &policy, &times, now);

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::as_conversions,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;

@@ -208,11 +208,6 @@ fn judge(seen: &Seen, began: Monotonic, run: Duration) {
     );
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
     assert!(most <= LIMIT * 102 / 100, "{most} within a second");
-    for window in windows.iter().filter(full) {
-        let Window { start, perhaps, .. } = window;
-        assert!(
-            *perhaps >= LIMIT * 95 / 100,
-            "{perhaps} within the second after {start:?}"
-        );
-    }
+    // How near below the limit every second comes is checked in virtual time (`shares`): here, a machine that is late would be blamed
+    // on the shares. What it came to is printed above.
 }
