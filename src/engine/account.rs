@@ -236,6 +236,17 @@ impl Account {
         }
     }
 
+    /// The shares that are in force here: of the rate, in thousandths of a call per second, and of the calls in flight; `None` is no
+    /// limit.
+    pub fn shares(&self) -> (Option<u64>, Option<u64>) {
+        let rate = match self.rate() {
+            Ok(None) => None,
+            Ok(Some(rate)) => Some(rate.milli()),
+            Err(()) => Some(0),
+        };
+        (rate, self.hot.places.limited_to())
+    }
+
     /// How many calls this replica would admit now by its share of the rate, and how long until its whole burst would pass; `None`
     /// if there is no limit.
     pub fn rate_view(&self, now: Monotonic) -> Option<(u32, Duration)> {
@@ -295,7 +306,8 @@ impl Account {
         self.hot.rate_interval.store(interval, Relaxed);
     }
 
-    /// Goes on under another share of the calls in flight. Returns the share that holds: never fewer than are in flight.
+    /// Goes on under another share of the calls in flight. Returns how many places are taken: never fewer than calls are in flight, which
+    /// keep theirs; but none comes in until there are fewer than the share.
     pub fn share_places(&self, share: u64) -> u64 {
         self.hot.places.share(share)
     }
@@ -424,7 +436,7 @@ impl Account {
     }
 
     /// Asking for more is useless until then; zero forgets that.
-    pub(crate) fn dry_until(&self, until: Monotonic) {
+    pub fn dry_until(&self, until: Monotonic) {
         self.hot.dry_until.store(until.nanos(), Relaxed);
     }
 

@@ -53,6 +53,12 @@ impl Rate {
         })
     }
 
+    /// How much it is, in thousandths of a call per second, rounded down.
+    pub(super) fn milli(self) -> u64 {
+        let nanos = NANOS_PER_SECOND.saturating_mul(MILLI);
+        nanos.checked_div(self.interval_nanos).unwrap_or(0)
+    }
+
     /// Its two numbers, to be kept in atomics.
     pub(super) const fn parts(self) -> (u64, u64) {
         (self.interval_nanos, self.tolerance_nanos)

@@ -11,7 +11,7 @@ use crate::primitive::AtomicU64;
 /// |---|---|---|
 /// | a call comes in | | + 1, if that is within the share |
 /// | it leaves | | − 1 |
-/// | another share | what was asked for, or as many as are in flight if those are more | |
+/// | another share | what was asked for | |
 ///
 /// The orders say what a change has to do with other words; for this one, one word is enough.
 #[derive(Debug)]
@@ -68,15 +68,22 @@ impl Places {
         halves(self.0.load(Relaxed)).1
     }
 
+    /// The share, if there is a limit.
+    pub(super) fn limited_to(&self) -> Option<u64> {
+        let (share, _) = halves(self.0.load(Relaxed));
+        (share != UNLIMITED).then(|| share.into())
+    }
+
     /// Whether nobody is in. What those who were have counted is seen then.
     pub(super) fn is_empty(&self) -> bool {
         halves(self.0.load(SeqCst)).1 == 0
     }
 
-    /// Goes on under another share. Returns the share that holds: never fewer than are in flight.
+    /// Goes on under another share. Returns how many places are taken: never fewer than calls are in flight, which keep theirs; but none
+    /// comes in until there are fewer than the share.
     pub(super) fn share(&self, share: u64) -> u64 {
         let share = u32::try_from(share).unwrap_or(PLACES_MAX).min(PLACES_MAX);
-        let (_, n) = self.change(|_, n| share.max(n));
+        let (_, n) = self.change(|_, _| share);
         share.max(n).into()
     }
 
@@ -120,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_never_less_than_who_is_in() {
+    fn who_is_in_keeps_a_place_and_nobody_comes_in_above_the_share() {
         let places = Places::default();
         assert_eq!(places.enter(), Ok(None), "there is no limit yet");
         places.limit(true);
@@ -128,15 +135,10 @@ mod tests {
         assert_eq!(places.share(3), 3);
         assert_eq!((places.enter(), places.enter()), (Ok(Some(2)), Ok(Some(3))));
         assert_eq!(places.enter(), Err(Full));
-        assert_eq!(places.share(1), 3);
+        assert_eq!(places.share(1), 3, "three are in");
         places.leave();
         places.limit(true);
-        assert_eq!(
-            places.enter(),
-            Ok(Some(3)),
-            "the share that held still does"
-        );
-        places.leave();
+        assert_eq!(places.enter(), Err(Full), "two are in, and one may be");
         assert_eq!((places.share(0), places.in_flight()), (2, 2));
         places.limit(false);
         assert_eq!(places.enter(), Ok(None));

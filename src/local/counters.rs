@@ -47,7 +47,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 use std::path::Path;
 use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,7 +58,6 @@ use siphasher::sip::SipHasher24;
 use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, ReplicaId};
 use crate::money::Amount;
-use crate::primitive::AtomicU64;
 use crate::usage::Tally;
 
 mod account;

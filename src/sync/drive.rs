@@ -275,7 +275,8 @@ impl Sync {
             return entries;
         }
         let now = self.clock.now();
-        let (mut leased, mut held) = (Amount::ZERO, Amount::ZERO);
+        let (mut leased, mut held, mut lost) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
+        let (mut fenced, mut stalest) = (0_u64, Duration::ZERO);
         let mut entries = Vec::new();
         for entry in &self.lines {
             let mut line = entry.line();
@@ -283,6 +284,9 @@ impl Sync {
             line.forget(&entry.account, now);
             leased = leased.saturating_add(line.leased());
             held = held.saturating_add(line.held(&entry.account));
+            lost = lost.saturating_add(line.known.lost);
+            fenced = fenced.saturating_add(u64::from(line.fenced()));
+            stalest = stalest.max(line.staleness(now));
             if round == Round::Leaving || line.has_news(&entry.account, &self.settings.times, now) {
                 drop(line);
                 entries.push(Arc::clone(&entry));
@@ -290,6 +294,10 @@ impl Sync {
         }
         self.status.leased.store(leased.nanos(), Relaxed);
         self.status.held.store(held.nanos(), Relaxed);
+        self.status.lost.store(lost.nanos(), Relaxed);
+        self.status.fenced.store(fenced, Relaxed);
+        let stalest = u64::try_from(stalest.as_nanos()).unwrap_or(u64::MAX);
+        self.status.stalest.store(stalest, Relaxed);
         entries
     }
 
@@ -360,7 +368,7 @@ impl Sync {
     }
 
     fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
-        let need = Amount::from_nanos(entry.waiting.load(SeqCst));
+        let need = entry.need();
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
         let rules = entry.account.rules();

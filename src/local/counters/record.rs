@@ -429,5 +429,5 @@ fn get_text(words: &Text, length: usize) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests;

@@ -121,12 +121,23 @@ impl Bench {
         self.line.collect(&self.account, &self.engine, now);
         self.line.message(
             &self.account,
-            nanos(need),
+            Need {
+                all: nanos(need),
+                least: nanos(need.min(1)),
+            },
             Give::Spare,
             &self.policy,
             &TIMES,
             now,
         )
+    }
+
+    fn ask(&mut self, need: Need, give: Give) -> Publish {
+        let now = self.clock.now();
+        let message = self
+            .line
+            .message(&self.account, need, give, &self.policy, &TIMES, now);
+        message.unwrap()
     }
 
     /// What a store does with a message.
@@ -299,8 +310,29 @@ fn nobody_else_has_what_a_sole_replica_lacks() {
     assert_eq!(
         bench.account.purse().headroom(),
         nanos(10),
-        "what there is, it has"
+        "what there is, it has: some of those that wait need no more"
     );
+}
+
+#[test]
+fn what_lets_no_call_pass_is_not_kept_from_others() {
+    let mut bench = bench(10);
+    let short = Need {
+        all: nanos(12),
+        least: nanos(12),
+    };
+    let message = bench.ask(short, Give::Spare);
+    let answer = bench.store(&message);
+    assert!(bench.answer(Some(answer)).short);
+    assert_eq!(
+        bench.account.purse().headroom(),
+        nanos(0),
+        "ten help nobody"
+    );
+    bench.sync(10);
+    // Others want it, and here it is not enough for anybody.
+    let message = bench.ask(short, Give::Money);
+    assert_eq!(message.new.committed, nanos(0));
 }
 
 #[test]

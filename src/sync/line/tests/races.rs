@@ -54,7 +54,11 @@ fn settles(hold: Hold) -> End {
 
 impl Bench {
     fn say(&mut self, need: i64, give: Give) -> Publish {
-        let (need, now) = (nanos(need), self.clock.now());
+        let need = Need {
+            all: nanos(need),
+            least: nanos(need),
+        };
+        let now = self.clock.now();
         self.line.collect(&self.account, &self.engine, now);
         let (account, policy) = (&self.account, &self.policy);
         let message = self.line.message(account, need, give, policy, &TIMES, now);
