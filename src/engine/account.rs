@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{
+    Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -225,7 +227,8 @@ impl Account {
 
     /// This replica's share of the rate limit: `Ok(None)` if there is no limit, `Err` if there is one and no share of it.
     pub(super) fn rate(&self) -> Result<Option<Rate>, ()> {
-        match self.hot.rate_interval.load(Relaxed) {
+        // Acquire: a larger share that is seen here was paid for.
+        match self.hot.rate_interval.load(Acquire) {
             UNLIMITED => Ok(None),
             NO_SHARE => Err(()),
             interval => {
@@ -303,7 +306,7 @@ impl Account {
         }
         self.hot.rate.reshare(old, new, earned, now);
         self.hot.rate_tolerance.store(tolerance, Relaxed);
-        self.hot.rate_interval.store(interval, Relaxed);
+        self.hot.rate_interval.store(interval, Release);
     }
 
     /// Goes on under another share of the calls in flight. Returns how many places are taken: never fewer than calls are in flight, which

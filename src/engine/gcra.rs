@@ -123,7 +123,8 @@ pub struct Earned {
 
 /// The one word: the theoretical arrival time of the next call, in running time.
 ///
-/// Relaxed throughout: the word guards no other memory.
+/// To take and to reshare acquires and releases: who takes after a share was cut sees so, if it looks at the share again. All else is
+/// relaxed.
 #[derive(Debug, Default)]
 pub struct Gcra(AtomicU64);
 
