@@ -403,7 +403,12 @@ impl Line {
             held: self.held(account),
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
-            least: least.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            least: if self.others_free().is_positive() {
+                least.saturating_sub(headroom).or_zero().min(LEASE_MAX)
+            } else {
+                // Nobody could wait for it: calls that need less find it here.
+                Amount::ZERO
+            },
             seen: self.seen,
             total: self.known.total,
             rate,
