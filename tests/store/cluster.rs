@@ -298,6 +298,14 @@ async fn a_node_that_dies_is_replaced_by_its_replica() {
     speaker.spend = 7;
     speaker.say(&store, 0, 0, 0).await;
     let before = store.standing_of(&account(&names[0])).await.unwrap();
+    // The spare is met while it has nothing, and keeps that connection when it becomes a replica.
+    let histories = "tg:{tg:accounts}:histories";
+    let keeper = cluster.owner(cluster.slot(histories));
+    until("the spare is met", async || {
+        let count: u64 = cluster.nodes[keeper].command(&["HLEN", histories]);
+        (count == 4).then_some(())
+    })
+    .await;
     cluster.follow(3, 0).await;
     let _: i64 = cluster.nodes[0].command(&["WAIT", "1", "5000"]);
     let slot = cluster.slot(&format!("{{{}}}", names[0]));
