@@ -23,6 +23,7 @@ mod reader;
 mod routes;
 mod sections;
 mod source;
+mod store;
 mod values;
 
 /// The beginning of the variables that override the file.
@@ -73,20 +74,62 @@ pub enum StoreKind {
     /// In one file on this machine.
     Embedded,
     /// In a Redis that replicas share.
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 /// How Redis is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Its address; may carry a password.
-    pub url: Secret,
+    /// Where it is.
+    pub reach: RedisReach,
+    /// Who we are there, if the URL does not say.
+    pub login: RedisLogin,
+    /// TLS with files of our own.
+    pub tls: Option<RedisTls>,
     /// Put before every key.
     pub prefix: String,
     /// For a connection.
     pub connect_timeout: Duration,
     /// For the answer to a command.
     pub response_timeout: Duration,
+}
+
+/// The one way to Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisReach {
+    /// One server, by its URL; may carry a password.
+    Server(Secret),
+    /// The master that sentinels name.
+    Sentinels {
+        /// Each `host:port`.
+        sentinels: Vec<String>,
+        /// What they call it.
+        master: String,
+        /// Who we are to them.
+        login: RedisLogin,
+    },
+    /// A cluster, by URLs of some of its nodes.
+    Cluster(Vec<String>),
+}
+
+/// A user of Redis' ACL; without a name, the default one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisLogin {
+    /// Its name.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+}
+
+/// `[store.tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Trust these authorities instead of the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// What is shown to a Redis that asks.
+    pub identity: Option<ServerTls>,
+    /// What its certificate must name, if not the host.
+    pub server_name: Option<String>,
 }
 
 /// `[sync]`.

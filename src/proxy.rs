@@ -53,7 +53,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::tls::TlsError;
+pub use crate::tls::TlsError;
 
 use self::dial::Dialer;
 use self::listen::{HEADERS_MAX_DEFAULT, Server};

@@ -179,6 +179,9 @@ pub struct Publish {
     pub account: AccountId,
     /// Ascending in each replica and account; an older one than the store has seen is a straggler.
     pub seq: u64,
+    /// In which history it believes that; `None` if it has not heard from any. In another one nothing is applied: it is told what stands
+    /// there, and then knows what it said before and may be lost.
+    pub history: Option<History>,
     /// What the replica believes is stored for it: compared.
     pub believed: Standing,
     /// What is to be stored.
@@ -189,7 +192,10 @@ pub struct Publish {
     pub want: Amount,
     /// How much of that waiting calls need: granted first, if that much is left.
     pub need: Amount,
-    /// How much of its own spend any store ever acknowledged: what of it is not there any more was lost, and is now said again.
+    /// The least that lets one of them pass: less helps nobody here, and may be what another replica lacks, so it is not granted.
+    pub least: Amount,
+    /// How much of its own spend a store may have had before it lost history, answered or not: what of it is not there any more was
+    /// lost, and is now said again.
     pub seen: Amount,
     /// The highest total of spend that it ever saw.
     pub total: Amount,

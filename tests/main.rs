@@ -16,6 +16,8 @@ mod cli;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod proxy;
@@ -23,6 +25,8 @@ mod proxy;
 mod replicas;
 #[cfg(test)]
 mod sdk;
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod simulate;
 #[cfg(test)]

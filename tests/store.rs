@@ -1,13 +1,17 @@
-//! One suite over every store: what the trait promises, checked on the embedded store and on a real Redis. What only one of
-//! them can show stands in `store/embedded.rs`, `store/redis.rs` and
-//! `store/outages.rs`.
+//! One suite over every store: what the trait promises, checked on the embedded store, on a real Redis and on a real cluster. What
+//! only one of them can show stands in `store/embedded.rs`, `store/redis.rs`, `store/history.rs`, `store/outages.rs`,
+//! `store/cluster.rs`, `store/sentinel.rs` and `store/tls.rs`.
 
 mod books;
+mod cluster;
 mod embedded;
+mod history;
 mod leases;
 mod model;
 mod outages;
 mod redis;
+mod sentinel;
+mod tls;
 mod usage;
 
 use std::any::Any;
@@ -47,6 +51,16 @@ macro_rules! suite {
             async fn $case() {
                 super::$module::$case(&super::redis::fixture().await).await;
             })*)*
+        }
+        // One cluster for the cases of a module, as it takes two seconds to start: each with a prefix of its own.
+        mod on_cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $module() {
+                let cluster = crate::support::redis::Cluster::start().await;
+                $(println!("{}", stringify!($case));
+                let fixture = super::cluster::fixture(&cluster, concat!(stringify!($case), ":"));
+                super::$module::$case(&fixture.await).await;)*
+            })*
         }
     };
 }
@@ -259,8 +273,10 @@ impl Speaker {
             held: nano(self.held),
             want: nano(want),
             need: nano(need),
+            least: nano(0),
             seen: nano(self.seen),
             total: nano(self.total),
+            history: None,
             rate: self.rate,
             places: self.places,
             usage: self.usage.clone(),

@@ -6,10 +6,10 @@ mod end;
 mod input;
 mod money;
 mod outage;
-mod process;
+pub(crate) mod process;
 mod rate;
 mod sdk;
-mod wire;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 
@@ -90,6 +90,15 @@ impl System {
     /// Starts a process, and waits until it serves.
     async fn serve(&self) -> Process {
         Process::serve(&self.config, &self.env).await
+    }
+
+    /// Another process over the same store, with a data directory of its own.
+    async fn serve_beside(&self, name: &str) -> Process {
+        let dir = self.config.with_file_name(name);
+        let mut env = self.env.clone();
+        let data_dir = "TOLLGATE_STORE__DATA_DIR".to_owned();
+        env.push((data_dir, dir.to_str().unwrap().to_owned()));
+        Process::serve(&self.config, &env).await
     }
 
     fn redis(&mut self) -> &mut Server {

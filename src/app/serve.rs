@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
-use crate::config::{Config, Listen, StoreKind};
+use crate::config::{Config, Listen, RedisLogin, RedisReach, RedisSettings, StoreKind};
 use crate::id::ReplicaId;
 use crate::local::{Local, LocalError};
 use crate::store::embedded::Embedded;
@@ -67,6 +67,8 @@ pub enum ServeError {
 pub fn serve(config: Config) -> Result<(), ServeError> {
     logging::init(&config.log)?;
     runtime()?.block_on(async {
+        // From now on: a process that says that it serves can be told to stop.
+        let stopped = stop_signal()?;
         let running = start(config, Clock::system()).await?;
         tracing::info!(
             proxy = %running.proxy_addr,
@@ -75,7 +77,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             replica = %running.core.replica,
             "serving"
         );
-        stop_signal().await?;
+        stopped.await;
         running.stop().await
     })
 }
@@ -84,8 +86,16 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn check(config: &Config) -> Vec<ServeError> {
     let proxy = proxy::check(&proxy_settings(&config.proxy), &config.upstreams);
     let control = control::check(&control_settings(config)).err();
+    let store = match &config.store.kind {
+        StoreKind::Redis(settings) => redis_settings(settings, config.sync.lease).check().err(),
+        StoreKind::Embedded => None,
+    };
     let proxy = proxy.into_iter().map(ServeError::from);
-    proxy.chain(control.map(ServeError::from)).collect()
+    let others = control.map(ServeError::from).into_iter();
+    proxy
+        .chain(others)
+        .chain(store.map(ServeError::from))
+        .collect()
 }
 
 /// The runtime that all edges but the proxy's workers share.
@@ -96,16 +106,18 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
         .build()
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() -> Result<(), std::io::Error> {
+/// What ends with SIGTERM or SIGINT. From the moment that this returns neither ends the process by itself. Must be called on a tokio
+/// runtime.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, std::io::Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+    })
 }
 
 /// A process that serves.
@@ -245,13 +257,7 @@ async fn open_store(
             Ok((Arc::new(store), replica))
         }
         StoreKind::Redis(settings) => {
-            let settings = redis::Settings {
-                url: settings.url.expose().to_owned(),
-                prefix: settings.prefix.clone(),
-                connect_timeout: settings.connect_timeout,
-                response_timeout: settings.response_timeout,
-                fence: config.sync.lease,
-            };
+            let settings = redis_settings(settings, config.sync.lease);
             let store = RedisStore::connect(settings, clock.clone())?;
             Ok((Arc::new(store), new_replica()?))
         }
@@ -271,6 +277,44 @@ async fn open_local(
         tracing::error!(%refused, "a counter was found damaged");
     }
     Ok(Arc::new(local))
+}
+
+/// The store's settings; what was fenced is given new work after a lease time.
+fn redis_settings(settings: &RedisSettings, lease: Duration) -> redis::Settings {
+    let login = |login: &RedisLogin| redis::Login {
+        user: login.user.clone(),
+        password: login.password.as_ref().map(|it| it.expose().to_owned()),
+    };
+    let reach = match &settings.reach {
+        RedisReach::Server(url) => redis::Reach::Server(url.expose().to_owned()),
+        RedisReach::Cluster(seeds) => redis::Reach::Cluster(seeds.clone()),
+        RedisReach::Sentinels {
+            sentinels,
+            master,
+            login: to_sentinels,
+        } => redis::Reach::Sentinels {
+            sentinels: sentinels.clone(),
+            master: master.clone(),
+            login: login(to_sentinels),
+        },
+    };
+    let tls = settings.tls.as_ref().map(|tls| redis::TlsFiles {
+        ca: tls.ca_file.clone(),
+        identity: tls
+            .identity
+            .as_ref()
+            .map(|files| (files.cert.clone(), files.key.clone())),
+        server_name: tls.server_name.clone(),
+    });
+    redis::Settings {
+        reach,
+        login: login(&settings.login),
+        tls,
+        prefix: settings.prefix.clone(),
+        connect_timeout: settings.connect_timeout,
+        response_timeout: settings.response_timeout,
+        fence: lease,
+    }
 }
 
 /// A name for a new data directory.

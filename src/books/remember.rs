@@ -65,6 +65,48 @@ impl Remembered {
         }
     }
 
+    /// What is remembered once a book was written with these entries, in place of what was `known`; `None` if that is as new.
+    ///
+    /// Where the entries do not go on from those that are known, only they are: see [`Remembered::is_whole`].
+    pub fn wrote(known: Option<Self>, snapshot: &Snapshot, entries: &[Entry]) -> Option<Self> {
+        let first = entries.first().map(|entry| entry.sequence);
+        let (mut tail, keys, total, history) = match known {
+            Some(known) if known.version >= snapshot.version => return None,
+            Some(known) => (known.tail, known.keys, known.total, known.history),
+            None => Default::default(),
+        };
+        let goes_on = tail.last().map(|last| last.sequence.saturating_add(1)) == first;
+        if !goes_on {
+            tail.clear();
+        }
+        tail.extend_from_slice(entries);
+        let more = tail.len().saturating_sub(TAIL_MAX);
+        tail.drain(..more);
+        Some(Self {
+            version: snapshot.version,
+            book: snapshot.book.clone(),
+            tail,
+            keys,
+            total: total.max(snapshot.spend),
+            history,
+        })
+    }
+
+    /// Whether it has as many of the last entries as it should: if not, they are to be read.
+    pub fn is_whole(&self) -> bool {
+        let count = u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
+        count
+            >= self
+                .book
+                .entries
+                .saturating_sub(Self::tail_after(&self.book))
+    }
+
+    /// Whether a book as it was read says nothing new.
+    pub fn knows(&self, version: u64) -> bool {
+        self.version > version || (self.version == version && self.is_whole())
+    }
+
     /// The sequence number after which the entries that are remembered begin.
     pub fn tail_after(book: &Book) -> u64 {
         let tail = u64::try_from(TAIL_MAX).unwrap_or(u64::MAX);
@@ -123,8 +165,29 @@ impl Remembered {
         Ok(PutBack {
             commands: healed.as_ref().map_or(0, |healed| healed.commands),
             forgotten: healed.as_ref().map_or(0, |healed| healed.forgotten),
-            commit: healed.map(|healed| self.commit(healed, theirs)),
+            commit: healed
+                .map(|healed| self.commit(healed, theirs))
+                .or_else(|| self.raise(stands?)),
             keys,
+        })
+    }
+
+    /// Writes a store's book again, as it is, above every version that is known of it. Versions begin where the store fell back to: who
+    /// knows a later one would take the next that it writes for older, or for the one that it knows.
+    fn raise(&self, stands: &Stands) -> Option<Commit> {
+        let Snapshot { version, book, .. } = &stands.snapshot;
+        let same = *version == self.version && *book == self.book;
+        (*version <= self.version && !same).then(|| Commit {
+            expected: *version,
+            book: book.clone(),
+            credit_delta: Amount::ZERO,
+            entries: Vec::new(),
+            events: Vec::new(),
+            claims: Vec::new(),
+            restore: Some(Restore {
+                version: self.version.saturating_add(1),
+                entries_gone: 0,
+            }),
         })
     }
 

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Value;
@@ -12,17 +11,17 @@ use super::reader::Reader;
 use super::values::{address, choice, count, duration, file, flag, listen, size, text};
 use super::{
     AdminSettings, Config, ControlSettings, ControlTls, EngineSettings, Listen, LogFormat,
-    LogSettings, ProxySettings, RedisSettings, Secret, ServerTls, ShutdownSettings, StoreKind,
-    StoreSettings, SyncSettings, catalog, routes,
+    LogSettings, ProxySettings, Secret, ServerTls, ShutdownSettings, StoreKind, StoreSettings,
+    SyncSettings, catalog, routes, store,
 };
 use crate::control::TOKEN_BYTES_MAX;
 use crate::sync::ROUNDS_PER_LOOK;
 
 /// A shorter wait cannot be told from none; a longer one than a day is a mistake.
 pub(super) const ANY_TIME: RangeInclusive<Duration> = MILLIS..=DAY;
-const MILLIS: Duration = Duration::from_millis(1);
+pub(super) const MILLIS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -57,7 +56,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
 }
 
 fn store_and_sync(root: &mut Reader<'_>) -> (Option<StoreSettings>, SyncSettings) {
-    let store = store(root.section_or_empty("store"));
+    let store = store::store(root.section_or_empty("store"));
     let sync = sync(root.section_or_empty("sync"));
     // A lease is renewed by a sync. One whose answer may take longer than a lease runs would let every lease run out.
     let answer = match store.as_ref().map(|store| &store.kind) {
@@ -76,73 +75,6 @@ fn store_and_sync(root: &mut Reader<'_>) -> (Option<StoreSettings>, SyncSettings
         );
     }
     (store, sync)
-}
-
-fn store(mut section: Reader<'_>) -> Option<StoreSettings> {
-    #[derive(Default, serde::Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Kind {
-        #[default]
-        Embedded,
-        Redis,
-    }
-    let kind = section.read("kind", choice::<Kind>).unwrap_or_default();
-    let data_dir = section.read("data_dir", text).map(PathBuf::from);
-    // Beside the process: nothing to create or to own for whoever tries it. A container sets a volume.
-    let data_dir = data_dir.unwrap_or_else(|| "tollgate-data".into());
-    let has_url = section.has("url");
-    if matches!(kind, Kind::Redis) && !has_url {
-        section.problem("url", "is missing; write url = \"redis://127.0.0.1:6379\"");
-    }
-    // A URL may carry a password.
-    let url = section.read_secret("url", redis_url);
-    let prefix = section.read("prefix", prefix);
-    let connect_timeout = section.read("connect_timeout", duration(MILLIS..=MINUTE));
-    let response_timeout = section.read("response_timeout", duration(MILLIS..=MINUTE));
-    let kind = match (kind, url) {
-        (Kind::Embedded, _) if has_url => {
-            section.problem(
-                "url",
-                "is for Redis, but the kind is \"embedded\"; write kind = \"redis\", or leave the url out",
-            );
-            return None;
-        }
-        (Kind::Embedded, _) => StoreKind::Embedded,
-        (Kind::Redis, url) => StoreKind::Redis(RedisSettings {
-            url: url?,
-            prefix: prefix.unwrap_or_else(|| "tg:".into()),
-            // A handshake on a local network takes a millisecond.
-            connect_timeout: connect_timeout.unwrap_or(Duration::from_millis(500)),
-            // A hundred times what a healthy Redis needs, far below a lease.
-            response_timeout: response_timeout.unwrap_or(Duration::from_millis(500)),
-        }),
-    };
-    Some(StoreSettings { kind, data_dir })
-}
-
-fn redis_url(value: &Value) -> Result<Secret, String> {
-    let text = text(value)?;
-    let known = ["redis://", "redis+unix://", "unix://"];
-    if text.starts_with("rediss://") {
-        return Err(
-            "TLS to Redis is not built in; write redis:// and put a TLS proxy between".into(),
-        );
-    }
-    let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(Secret::new(text)),
-        _ => Err("write \"redis://host:6379\" or \"unix:///path/to/socket\"".into()),
-    }
-}
-
-fn prefix(value: &Value) -> Result<String, String> {
-    let text = text(value)?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:/-".contains(&b);
-    // Braces would move every key into one slot of a cluster.
-    if text.len() <= 32 && text.bytes().all(plain) {
-        return Ok(text);
-    }
-    Err("write at most 32 of the characters A-Z a-z 0-9 . _ : / -".into())
 }
 
 fn sync(mut section: Reader<'_>) -> SyncSettings {

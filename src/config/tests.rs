@@ -9,6 +9,7 @@ use crate::route::{HttpVersion, OnDisconnect};
 use crate::usage::Meter;
 
 mod reference;
+mod store;
 
 const NO_ENV: [(&str, &str); 0] = [];
 
@@ -502,7 +503,10 @@ fn the_environment_lies_over_the_file() {
     let StoreKind::Redis(redis) = config.store.kind else {
         panic!("{:?}", config.store);
     };
-    assert_eq!(redis.url.expose(), "redis://b");
+    assert_eq!(
+        redis.reach,
+        RedisReach::Server(Secret::new("redis://b".into()))
+    );
     assert_eq!(config.proxy.workers, Some(4));
     assert!(config.routes[0].terms.free);
     assert_eq!(config.catalog.policies["default"].qps, Some(7));

@@ -22,6 +22,12 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
     }
 }
 
+/// A list of texts.
+pub(super) fn texts(value: &Value) -> Result<Vec<String>, String> {
+    let items = value.as_array().ok_or("write texts in brackets")?;
+    items.iter().map(text).collect()
+}
+
 /// `true` or `false`; in quotes too, as a variable has no other form.
 pub(super) fn flag(value: &Value) -> Result<bool, String> {
     let parsed = match value {

@@ -157,7 +157,7 @@ impl Desk {
     pub fn commit(&mut self, commit: &Commit, ground: &Ground) -> Result<Stored, StoreError> {
         let before = entries_before(commit)?;
         let id = &commit.book.account;
-        if ground.fenced && commit.restore.is_none() {
+        if self.head.fenced(ground) && commit.restore.is_none() {
             return Err(StoreError::Fenced(std::time::Duration::ZERO));
         }
         let stands = |(name, _): &(String, Claim)| self.claims.contains_key(name);
@@ -166,6 +166,7 @@ impl Desk {
         }
         if let (None, Some(restore)) = (&self.book, commit.restore) {
             self.entries_gone = restore.entries_gone;
+            self.head.fenced_until_ms = ground.now_ms.saturating_add(ground.lease_ms);
         }
         let last = self.last_entry();
         if last != before {

@@ -38,6 +38,17 @@ pub struct Head {
     /// The limit of calls in flight over all rows.
     #[serde(default)]
     pub places: Part,
+    /// By the store's clock, in ms: until then it is fenced. It was put back into a store that had nothing of it any more, and knew no
+    /// better than to take its history for an old one, or the very first.
+    #[serde(default)]
+    pub fenced_until_ms: u64,
+}
+
+impl Head {
+    /// Whether rights from before may still be in use of which nothing is known here.
+    pub const fn fenced(&self, ground: &Ground) -> bool {
+        ground.fenced || ground.now_ms < self.fenced_until_ms
+    }
 }
 
 /// One limit over all rows.
@@ -69,6 +80,8 @@ pub struct Ground {
     pub history: History,
     /// It is younger than a lease: rights from before it may still be in use, so none are granted.
     pub fenced: bool,
+    /// For how long, in ms.
+    pub lease_ms: u64,
 }
 
 /// What a message makes of an account.
@@ -90,9 +103,10 @@ pub struct Step {
 ///
 /// - An older or equal `seq` is a straggler and changes nothing.
 /// - A replica that saw more spend than the store has says so: the difference is *lost*. It counts as spent and is out of reach.
-/// - If what stands is `believed`, `new` is stored, and the sums follow; of the replica's own spend, what had been lost is lost no more.
+/// - If what stands is `believed`, in the history that the replica knows, `new` is stored, and the sums follow; of the replica's own spend, what had been lost is lost no more.
 ///   Then, unless the history is fenced, of `want` is granted `min(want, max(need, unleased / (2 × live replicas)), unleased)`; the
-///   middle term is left out if this is the only live replica or more than [`super::LEASE_MAX`] is left. Shares are granted as far as
+///   middle term is left out if this is the only live replica or more than [`super::LEASE_MAX`] is left; and less than `least` is
+///   not granted at all. Shares are granted as far as
 ///   the limit goes.
 /// - Otherwise nothing is stored but that the replica spoke, and it is told what stands.
 ///
@@ -106,7 +120,9 @@ pub fn publish(
 ) -> Option<Step> {
     let row = &mut live_row.row;
     let spoke = message.seq > row.seq;
-    let applied = spoke && row.standing() == message.believed;
+    let knows = message.history.is_none_or(|known| known == ground.history);
+    let applied = spoke && knows && row.standing() == message.believed;
+    let fenced = head.fenced(ground);
     let (mut rate_rested, mut places_rested) = (0, 0);
     if spoke {
         (row.seq, row.seen_ms) = (message.seq, ground.now_ms);
@@ -122,16 +138,17 @@ pub fn publish(
         head.total = head.total.checked_add(by.spend.checked_sub(healed)?)?;
         let free = head.unleased.checked_sub(by.committed)?;
         let free = free.checked_add(healed)?;
-        let granted = if ground.fenced {
+        let granted = if fenced {
             Amount::ZERO
         } else {
-            grant(free, head.live, by.want, by.need)
+            grant(free, head.live, by)
         };
         head.unleased = free.checked_sub(granted)?;
         row.spend = message.new.spend;
         row.committed = message.new.committed.checked_add(granted)?;
         row.held = message.held;
         let (new, sought) = (message.new, (&message.rate, &message.places));
+        let ground = &Ground { fenced, ..*ground };
         rate_rested = share(&mut head.rate, &mut row.rate, new.rate, sought.0, ground);
         places_rested = share(
             &mut head.places,
@@ -157,7 +174,7 @@ pub fn publish(
         rate: pool(head.rate, rate_rested),
         places: pool(head.places, places_rested),
         history: ground.history,
-        fenced: ground.fenced,
+        fenced,
     };
     Some(Step {
         head,

@@ -48,7 +48,7 @@ impl Times {
     /// that a share follows its callers before the next one; and bounded, so that a flood of calls is no flood of messages.
     fn share_pause(&self) -> Duration {
         let pause = self.interval.checked_div(10).unwrap_or_default();
-        pause.clamp(Duration::from_millis(5), Duration::from_millis(50))
+        pause.clamp(Duration::from_millis(5), Duration::from_millis(20))
     }
 }
 
@@ -62,12 +62,16 @@ pub struct Line {
     ceiling: Amount,
     /// The sum of all cells as collected: what is published as spend.
     spend: Amount,
-    /// How much of the spend any store ever acknowledged.
+    /// How much of the spend a store may have had before it lost history: see [`Publish::seen`].
     seen: Amount,
+    /// The most that any message ever said of it, heard or not.
+    said: Amount,
     shares: Shares,
     /// In which history of the store the last answer was said.
     history: Option<History>,
-    collected: HashMap<CellId, Tally>,
+    /// It has another one now, which has not heard of this replica yet.
+    unheard: bool,
+    collected: HashMap<CellId, (Option<ModelName>, Tally)>,
     lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
     /// Rows that the store has not acknowledged, newest values.
     unsent: BTreeMap<RowId, UsageRow>,
@@ -77,6 +81,8 @@ pub struct Line {
     pub known: Known,
     last_ok: Monotonic,
     failed: Option<Monotonic>,
+    /// The last answer came from a history that grants nothing yet.
+    fenced: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -88,7 +94,7 @@ pub struct Own {
     pub cells: Vec<(CellId, Option<ModelName>, Tally)>,
     /// By key and model, over all time, with what is in the cells. Its costs are the spend.
     pub lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
-    /// How much of the spend any store ever acknowledged.
+    /// How much of the spend a store may have had: [`Line::seen`].
     pub seen: Amount,
     /// The highest total of spend over all replicas that was seen.
     pub total: Amount,
@@ -114,6 +120,15 @@ impl Own {
 struct InFlight {
     sent: Monotonic,
     message: Publish,
+}
+
+/// What waiting calls are short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// All of them together.
+    pub all: Amount,
+    /// The one that wants the least.
+    pub least: Amount,
 }
 
 /// What goes back to the store beyond what is idle.
@@ -181,22 +196,15 @@ impl Line {
     /// first message.
     pub fn new(opened: &Opened, own: Own, now: Now) -> Self {
         let Opened { snapshot, row, .. } = opened;
+        let collected: HashMap<_, _> = own
+            .cells
+            .into_iter()
+            .map(|(id, model, tally)| (id, (model, tally)))
+            .collect();
         let mut unsent = BTreeMap::new();
-        let hours = own.cells.iter().map(|(id, model, tally)| UsageRow {
-            hour: Some(id.hour),
-            key: id.key.clone(),
-            model: model.clone(),
-            tally: *tally,
-        });
-        let lifetime = own.lifetime.iter().map(|((key, model), tally)| UsageRow {
-            hour: None,
-            key: key.clone(),
-            model: model.clone(),
-            tally: *tally,
-        });
-        for row in hours.chain(lifetime) {
+        for (id, row) in rows(&collected, &own.lifetime) {
             if row.tally != Tally::default() && !opened.usage.contains(&row) {
-                unsent.insert((row.hour, row.key.clone(), row.model.clone()), row);
+                unsent.insert(id, row);
             }
         }
         let costs = own.lifetime.values().map(|tally| tally.cost_nanos);
@@ -207,13 +215,12 @@ impl Line {
             ceiling: spend,
             spend,
             seen: own.seen.max(row.spend),
+            // An earlier run of this replica may have said all of it, without having heard the answer.
+            said: spend,
             shares: Shares::default(),
             history: own.history,
-            collected: own
-                .cells
-                .into_iter()
-                .map(|(id, _, tally)| (id, tally))
-                .collect(),
+            unheard: false,
+            collected,
             lifetime: own.lifetime,
             unsent,
             in_flight: None,
@@ -232,6 +239,7 @@ impl Line {
             },
             last_ok: now.mono,
             failed: None,
+            fenced: false,
         }
     }
 
@@ -246,7 +254,8 @@ impl Line {
 
     fn collect_cell(&mut self, cell: &Cell, model: Option<ModelName>) {
         let (id, tally) = (cell.id(), cell.collect());
-        let before = self.collected.insert(id.clone(), tally).unwrap_or_default();
+        let known = self.collected.insert(id.clone(), (model.clone(), tally));
+        let (_, before) = known.unwrap_or_default();
         let fresh = tally.since(&before);
         self.spend = self
             .spend
@@ -258,13 +267,8 @@ impl Line {
             .or_default();
         total.add(&fresh);
         for (hour, tally) in [(Some(hour), tally), (None, *total)] {
-            let row = UsageRow {
-                hour,
-                key: key.clone(),
-                model: model.clone(),
-                tally,
-            };
-            self.unsent.insert((hour, key.clone(), model.clone()), row);
+            let (id, row) = row(hour, &key, model.as_ref(), tally);
+            self.unsent.insert(id, row);
         }
     }
 
@@ -273,10 +277,17 @@ impl Line {
         let leased = self.ceiling > self.spend;
         let heartbeat = leased
             && now.mono.since(self.last_ok) >= times.lease.checked_div(3).unwrap_or_default();
-        let idle = leased && account.purse().headroom().is_positive() && self.is_idle(times, now);
+        let money = leased && account.purse().headroom().is_positive();
+        let spare = money || self.shares.spare(account.in_flight().into());
+        let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
-        let free = self.standing() != self.acked;
-        heartbeat || idle || free || !self.unsent.is_empty()
+        let free = self.standing() != self.acked || self.shares.over(account.in_flight().into());
+        heartbeat || idle || free || self.unheard || !self.unsent.is_empty()
+    }
+
+    /// The store tells this history now. What was said in another one may be lost, so it is said again, also if there is nothing new.
+    pub fn in_history(&mut self, history: History) {
+        self.unheard |= self.history.is_some_and(|known| known != history);
     }
 
     fn is_idle(&self, times: &Times, now: Now) -> bool {
@@ -312,6 +323,21 @@ impl Line {
             .is_some_and(|at| now.mono.since(at) < times.interval)
     }
 
+    /// Whether the store, when it last answered, granted nothing to anybody.
+    pub const fn fenced(&self) -> bool {
+        self.fenced
+    }
+
+    /// How old what is known of the account may be: how long ago it was last heard of, if anything is leased. One at rest is not stale: it
+    /// is read when it is called.
+    pub fn staleness(&self, now: Now) -> Duration {
+        if self.ceiling > self.spend {
+            now.mono.since(self.last_ok)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether the last message failed.
     pub const fn failing(&self) -> bool {
         self.failed.is_some()
@@ -326,11 +352,11 @@ impl Line {
         })
     }
 
-    /// The next message, unless one is on its way. `need` is what waiting calls are short of.
+    /// The next message, unless one is on its way. `need` is what waiting calls are short of, in all and for the least of them.
     pub fn message(
         &mut self,
         account: &Account,
-        need: Amount,
+        need: Need,
         give: Give,
         policy: &Policy,
         times: &Times,
@@ -339,6 +365,7 @@ impl Line {
         if self.in_flight.is_some() {
             return None;
         }
+        let Need { all: need, least } = need;
         if need.is_positive() {
             self.demand.last_used = now.mono;
             self.demand.last_need = need;
@@ -349,7 +376,10 @@ impl Line {
         } else {
             self.target(times, now)
         };
-        let given = account.purse().give_back(twice(target).max(need));
+        // What lets none of the waiting calls pass is kept from others only.
+        let stranded = give == Give::Money && account.purse().headroom() < least;
+        let keep = if stranded { Amount::ZERO } else { need };
+        let given = account.purse().give_back(twice(target).max(keep));
         self.ceiling = self.ceiling.saturating_sub(given);
         let headroom = account.purse().headroom();
         // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
@@ -359,22 +389,30 @@ impl Line {
         } else {
             Amount::ZERO
         };
-        let said = self
+        let (rate, places) = self
             .shares
             .say(account, policy, resting, times.interval, now);
         self.seq = self.seq.saturating_add(1);
+        self.said = self.said.max(self.spend);
         let message = Publish {
             account: account.id().clone(),
             seq: self.seq,
+            history: self.history,
             believed: self.acked,
             new: self.standing(),
             held: self.held(account),
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            least: if self.others_free().is_positive() {
+                least.saturating_sub(headroom).or_zero().min(LEASE_MAX)
+            } else {
+                // Nobody could wait for it: calls that need less find it here.
+                Amount::ZERO
+            },
             seen: self.seen,
             total: self.known.total,
-            rate: said.rate,
-            places: said.places,
+            rate,
+            places,
             usage: std::mem::take(&mut self.unsent).into_values().collect(),
         };
         self.in_flight = Some(InFlight {
@@ -396,6 +434,16 @@ impl Line {
     /// What the store does not know yet.
     pub fn unpublished(&self) -> Amount {
         self.spend.saturating_sub(self.acked.spend)
+    }
+
+    /// How much of the spend a store may have had: [`Own::seen`], to be kept.
+    pub const fn seen(&self) -> Amount {
+        self.seen
+    }
+
+    /// In which history of the store the last answer was said: [`Own::history`], to be kept.
+    pub const fn history(&self) -> Option<History> {
+        self.history
     }
 
     /// What is leased and not spent.
@@ -445,6 +493,7 @@ impl Line {
             return Next::default();
         };
         self.failed = None;
+        self.fenced = answer.fenced;
         let mut next = Next {
             refresh: answer.version > self.known.version,
             rejoin: answer.version < self.known.version
@@ -452,14 +501,28 @@ impl Line {
             healed: self.seen.saturating_sub(answer.standing.spend).or_zero(),
             ..Next::default()
         };
+        self.seen = self.seen.max(answer.standing.spend);
+        if self.history != Some(answer.history) {
+            // The store before may have heard what was said and not answered, and told others of it. Should it not have, no more is at
+            // stake than one message said; to leave it out would count it twice for good.
+            self.seen = self.seen.max(self.said);
+        }
+        if next.rejoin || next.healed.is_positive() {
+            // Rows that were acknowledged may be lost as well.
+            self.unsent.extend(rows(&self.collected, &self.lifetime));
+        }
         // Another history: what the store lacks it may have lost, and what we have is ours while our own lease runs.
         let forgot = self.history != Some(answer.history) && account.leased(now.mono);
         self.history = Some(answer.history);
+        self.unheard = false;
         let believed = self.acked;
         self.acked = answer.standing;
         self.known.total = answer.total.max(self.known.total);
         self.known.unleased = answer.unleased;
         self.known.lost = answer.lost;
+        account
+            .totals()
+            .saw(self.seen, self.known.total, self.known.version);
         if !answer.applied {
             self.seq = self.seq.max(answer.seq);
             self.keep(message.usage);
@@ -470,11 +533,7 @@ impl Line {
             return next;
         }
         next.healed = Amount::ZERO;
-        self.seen = self.seen.max(answer.standing.spend);
         acknowledge(account, &message.usage);
-        account
-            .totals()
-            .saw(self.seen, self.known.total, self.known.version);
         account
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
@@ -483,6 +542,7 @@ impl Line {
         let said = Said {
             rate: message.rate,
             places: message.places,
+            kept: message.new,
         };
         let met = self
             .shares
@@ -603,6 +663,37 @@ impl Line {
             self.collected.remove(&id);
         }
     }
+}
+
+/// A row of usage, and where it stands.
+fn row(
+    hour: Option<Hour>,
+    key: &KeyId,
+    model: Option<&ModelName>,
+    tally: Tally,
+) -> (RowId, UsageRow) {
+    let (key, model) = (key.clone(), model.cloned());
+    let row = UsageRow {
+        hour,
+        key: key.clone(),
+        model: model.clone(),
+        tally,
+    };
+    ((hour, key, model), row)
+}
+
+/// All rows of usage: by hour, and over all time.
+fn rows<'a>(
+    collected: &'a HashMap<CellId, (Option<ModelName>, Tally)>,
+    lifetime: &'a BTreeMap<(KeyId, Option<ModelName>), Tally>,
+) -> impl Iterator<Item = (RowId, UsageRow)> + 'a {
+    let hours = collected
+        .iter()
+        .map(|(id, (model, tally))| row(Some(id.hour), &id.key, model.as_ref(), *tally));
+    let lifetime = lifetime
+        .iter()
+        .map(|((key, model), tally)| row(None, key, model.as_ref(), *tally));
+    hours.chain(lifetime)
 }
 
 /// The store has these rows of hours.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
 use super::redis::{hear, listening, store, unavailable};
@@ -82,7 +82,7 @@ async fn lost_replies_count_once() {
     let url = lossy_way(&server, &lossy).await;
     let store = RedisStore::connect(
         Settings {
-            url,
+            reach: Reach::Server(url),
             ..Settings::default()
         },
         Clock::system(),
@@ -139,7 +139,7 @@ async fn lost_replies_count_once() {
 async fn a_frozen_redis_is_unavailable_within_the_timeout() {
     let server = Server::start().await;
     let settings = Settings {
-        url: server.url(),
+        reach: Reach::Server(server.url()),
         connect_timeout: Duration::from_millis(200),
         response_timeout: Duration::from_millis(200),
         ..Settings::default()

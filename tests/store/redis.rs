@@ -2,7 +2,7 @@
 //! server is in `outages.rs`.
 
 use tokio::time::timeout;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Login, Reach, RedisStore, Settings};
 use tollgate::store::{Change, StoreError};
 
 use tollgate::store::Scarce;
@@ -10,12 +10,26 @@ use tollgate::store::Scarce;
 use super::*;
 use crate::support::redis::Server;
 
+/// As the user of `deploy/redis.acl`, so that whatever the suite does is allowed there.
+pub(super) fn login() -> Login {
+    Login {
+        user: Some("tollgate".into()),
+        password: Some("s3cret".into()),
+    }
+}
+
 pub(super) async fn fixture() -> Fixture {
     let server = Server::start().await;
-    let store = Arc::new(store(&server));
+    server.allow("s3cret", "tg:");
+    let settings = Settings {
+        reach: Reach::Server(server.url()),
+        login: login(),
+        ..Settings::default()
+    };
+    let store = RedisStore::connect(settings, Clock::system()).unwrap();
     listening(&server).await;
     Fixture {
-        store,
+        store: Arc::new(store),
         clock: Clock::system(),
         _keep: Box::new(server),
     }
@@ -33,7 +47,7 @@ pub(super) async fn listening(server: &Server) {
 pub(super) fn store(server: &Server) -> RedisStore {
     RedisStore::connect(
         Settings {
-            url: server.url(),
+            reach: Reach::Server(server.url()),
             ..Settings::default()
         },
         Clock::system(),
@@ -114,7 +128,7 @@ async fn changes_reach_other_processes_of_the_same_prefix() {
     let [one, two] = [store(&server), store(&server)];
     let apart = RedisStore::connect(
         Settings {
-            url: server.url(),
+            reach: Reach::Server(server.url()),
             prefix: "other:".into(),
             ..Settings::default()
         },
@@ -298,7 +312,7 @@ async fn settings_that_cannot_work_are_refused() {
     ] {
         let refused = RedisStore::connect(
             Settings {
-                url: url.into(),
+                reach: Reach::Server(url.into()),
                 prefix: prefix.into(),
                 ..Settings::default()
             },
@@ -307,7 +321,7 @@ async fn settings_that_cannot_work_are_refused() {
         unavailable(&refused);
     }
     let secret = Settings {
-        url: "redis://:secret@localhost".into(),
+        reach: Reach::Server("redis://:secret@localhost".into()),
         ..Settings::default()
     };
     assert!(!format!("{secret:?}").contains("secret"));

@@ -72,6 +72,8 @@ pub(crate) fn chunk(text: &str) -> Vec<u8> {
 
 #[derive(Default)]
 struct Shared {
+    /// What every request is answered with; it is counted, and not kept.
+    standing: Option<Vec<u8>>,
     script: Mutex<VecDeque<Reply>>,
     seen: Mutex<Vec<Message>>,
     heads: AtomicUsize,
@@ -86,10 +88,26 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// Without a script, to be written with [`Upstream::then`].
     pub(crate) async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// Answers every request in the same way, as fast as it can: for load.
+    pub(crate) async fn always(reply: Reply) -> Self {
+        let Reply::Bytes(bytes) = reply else {
+            panic!("bytes are wanted");
+        };
+        Self::with(Some(bytes)).await
+    }
+
+    async fn with(standing: Option<Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            standing,
+            ..Shared::default()
+        });
         let of = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -113,6 +131,11 @@ impl Upstream {
     /// The requests that were read whole, so far.
     pub(crate) fn seen(&self) -> Vec<Message> {
         self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// How many heads of requests were read, so far.
+    pub(crate) fn heads(&self) -> usize {
+        self.shared.heads.load(SeqCst)
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -153,6 +176,10 @@ impl Shared {
             wire.body(&mut request).await;
             if !request.whole {
                 return;
+            }
+            if let Some(bytes) = &self.standing {
+                wire.send(bytes).await;
+                continue;
             }
             self.seen.lock().unwrap().push(request);
             let reply = self.script.lock().unwrap().pop_front();

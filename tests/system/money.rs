@@ -63,7 +63,7 @@ async fn of_many_at_once_exactly_those_pass_that_are_paid_for(kind: Kind) {
 #[tokio::test]
 async fn two_processes_spend_no_more_than_there_is() {
     let system = System::new(Kind::Redis, &[]).await;
-    let processes = [system.serve().await, system.serve().await];
+    let processes = [system.serve().await, system.serve_beside("other").await];
     processes[0].account("a", "20", "default").await;
     let request = ask("a", "flat");
     let calls: Vec<_> = (0..200)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,13 +22,13 @@ const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 const END_MAX: Duration = Duration::from_secs(20);
 
 /// A process that serves. Killed when dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     reading: Vec<JoinHandle<()>>,
     stdout: Lines,
     stderr: Lines,
-    pub(super) proxy: SocketAddr,
-    pub(super) control: String,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) control: String,
     admin: SocketAddr,
 }
 
@@ -95,7 +95,7 @@ impl Started {
 
 impl Process {
     /// `tollgate serve`: the addresses stand in its log.
-    pub(super) async fn serve(config: &Path, env: &[(String, String)]) -> Self {
+    pub(crate) async fn serve(config: &Path, env: &[(String, String)]) -> Self {
         let started = start(&["serve", "--config", config.to_str().unwrap()], env);
         let serving = |_: &Lines, stderr: &Lines| {
             let lines = stderr.lock().unwrap();
@@ -110,7 +110,7 @@ impl Process {
     }
 
     /// `tollgate demo`: the addresses stand on its first page.
-    pub(super) async fn demo(words: &[&str]) -> Self {
+    pub(crate) async fn demo(words: &[&str]) -> Self {
         let listen = [
             "demo",
             "--proxy-listen",
@@ -136,25 +136,34 @@ impl Process {
     }
 
     /// What it said on its standard output.
-    pub(super) fn stdout(&self) -> Vec<String> {
+    pub(crate) fn stdout(&self) -> Vec<String> {
         self.stdout.lock().unwrap().clone()
     }
 
+    /// Its warnings and errors, the last ones.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        const MOST: usize = 6;
+        let said = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = |line: &&String| line.contains(r#""level":"INFO""#);
+        let all: Vec<_> = said.iter().filter(|line| !quiet(line)).cloned().collect();
+        all[all.len().saturating_sub(MOST)..].to_vec()
+    }
+
     /// Sends it a signal.
-    pub(super) async fn signal(&self, name: &str) {
+    pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let sent = Command::new("kill").args([name, &pid]).status().await;
         assert!(sent.unwrap().success());
     }
 
     /// SIGTERM, and its end: exit code 0, and no panic on the way.
-    pub(super) async fn terminate(self) {
+    pub(crate) async fn terminate(self) {
         self.signal("-TERM").await;
         self.ended().await;
     }
 
     /// Waits for its end after a SIGTERM.
-    pub(super) async fn ended(mut self) {
+    pub(crate) async fn ended(mut self) {
         let status = tokio::time::timeout(END_MAX, self.child.wait()).await;
         for reading in &mut self.reading {
             reading.await.unwrap();
@@ -166,19 +175,19 @@ impl Process {
     }
 
     /// SIGKILL, on the spot.
-    pub(super) async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.has_not_panicked();
         self.child.kill().await.unwrap();
     }
 
     /// No thread of it has panicked.
-    pub(super) fn has_not_panicked(&self) {
+    pub(crate) fn has_not_panicked(&self) {
         let said = self.stderr.lock().unwrap().join("\n");
         assert!(!said.contains("panicked"), "{said}");
     }
 
     /// A command of the command line against this process, with words apart at spaces.
-    pub(super) async fn run(&self, line: &str, stdin: &str) -> Output {
+    pub(crate) async fn run(&self, line: &str, stdin: &str) -> Output {
         let mut child = Command::new(BINARY)
             .args(line.split_whitespace())
             .env_clear()
@@ -197,7 +206,7 @@ impl Process {
     }
 
     /// A command that is carried out, and its answer.
-    pub(super) async fn cli(&self, line: &str) -> Value {
+    pub(crate) async fn cli(&self, line: &str) -> Value {
         self.cli_with(line, "").await
     }
 
@@ -209,7 +218,7 @@ impl Process {
     }
 
     /// An account with money, and the key `sk-of-NAME`.
-    pub(super) async fn account(&self, name: &str, money: &str, policy: &str) {
+    pub(crate) async fn account(&self, name: &str, money: &str, policy: &str) {
         self.cli(&format!(
             "account create {name} --unit USD --policy {policy}"
         ))
@@ -220,13 +229,13 @@ impl Process {
     }
 
     /// A key of an account, with the secret `sk-of-ID`.
-    pub(super) async fn key(&self, account: &str, id: &str, options: &str) {
+    pub(crate) async fn key(&self, account: &str, id: &str, options: &str) {
         let line = format!("key create {account} --id {id} --secret-stdin {options}");
         self.cli_with(&line, &format!("sk-of-{id}\n")).await;
     }
 
     /// An account as the store and this process have it.
-    pub(super) async fn show(&self, account: &str) -> Standing {
+    pub(crate) async fn show(&self, account: &str) -> Standing {
         let shown = self.cli(&format!("account get {account}")).await;
         let field = |name: &str| amount(&shown[name]);
         Standing {
@@ -239,7 +248,7 @@ impl Process {
     }
 
     /// How many calls of an account are counted, and what they cost together.
-    pub(super) async fn used(&self, account: &str) -> (u64, Amount) {
+    pub(crate) async fn used(&self, account: &str) -> (u64, Amount) {
         let usage = self.cli(&format!("usage {account}")).await;
         let (mut calls, mut cost) = (0, Amount::ZERO);
         for row in usage["rows"].as_array().unwrap() {
@@ -256,7 +265,7 @@ impl Process {
     }
 
     /// The ledger proves itself, and agrees with the usage.
-    pub(super) async fn verify(&self, account: &str) {
+    pub(crate) async fn verify(&self, account: &str) {
         let proof = self.cli(&format!("ledger verify {account}")).await;
         assert_eq!(proof["ok"], true, "{proof}");
     }
@@ -266,19 +275,19 @@ impl Process {
     }
 
     /// Whether it is ready, and what it says about that.
-    pub(super) async fn ready(&self) -> (bool, String) {
+    pub(crate) async fn ready(&self) -> (bool, String) {
         let said = self.admin("/readyz").await;
         assert!([200, 503].contains(&said.status()), "{said:?}");
         (said.status() == 200, said.text())
     }
 
     /// Whether it lives.
-    pub(super) async fn lives(&self) -> bool {
+    pub(crate) async fn lives(&self) -> bool {
         self.admin("/healthz").await.status() == 200
     }
 
     /// One series of its metrics, as it is written.
-    pub(super) async fn metric(&self, series: &str) -> String {
+    pub(crate) async fn metric(&self, series: &str) -> String {
         let page = self.admin("/metrics").await.text();
         let mut lines = page.lines().filter_map(|line| line.rsplit_once(' '));
         let found = lines.find(|(name, _)| *name == series);
@@ -291,16 +300,16 @@ impl Process {
 
 /// What stands in an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) balance: Amount,
-    pub(super) held: Amount,
-    pub(super) available: Amount,
-    pub(super) debt: Amount,
-    pub(super) spend: Amount,
+pub(crate) struct Standing {
+    pub(crate) balance: Amount,
+    pub(crate) held: Amount,
+    pub(crate) available: Amount,
+    pub(crate) debt: Amount,
+    pub(crate) spend: Amount,
 }
 
 /// An amount as the command line says it: a decimal string.
-pub(super) fn amount(value: &Value) -> Amount {
+pub(crate) fn amount(value: &Value) -> Amount {
     let text = value.as_str().unwrap_or_else(|| panic!("no text: {value}"));
     text.parse().unwrap()
 }

@@ -4,9 +4,11 @@ use super::*;
 
 const TEXT: &str = include_str!("../../../deploy/tollgate.toml");
 
-/// The reference with its examples taken in, and with its defaults too or not; its files made.
+/// The reference with its examples taken in, and with its defaults too or not; its files made. Of examples that shut one another
+/// out, those that come first.
 fn taken_in(defaults: bool, dir: &Path) -> String {
     let line = |line: &str| match line.strip_prefix("##") {
+        Some(other) if other.starts_with('#') => line.to_owned(),
         Some(example) => example.to_owned(),
         None => match line.strip_prefix('#') {
             Some(default) if defaults && !default.starts_with(' ') => default.to_owned(),
@@ -24,8 +26,10 @@ fn taken_in(defaults: bool, dir: &Path) -> String {
         .replace("/etc/tollgate", dir.to_str().unwrap())
 }
 
-const ENV: [(&str, &str); 3] = [
+const ENV: [(&str, &str); 5] = [
     ("TOLLGATE_STORE__KIND", "redis"),
+    ("REDIS_PASSWORD", "x"),
+    ("SENTINEL_PASSWORD", "x"),
     ("TOLLGATE_TOKEN", "0123456789abcdef"),
     ("OPENAI_API_KEY", "x"),
 ];
@@ -52,6 +56,58 @@ fn its_defaults_are_the_defaults() {
 }
 
 #[test]
+fn each_way_to_redis_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = taken_in(false, dir.path());
+    for file in ["redis-ca.pem", "redis-client.pem", "redis-client-key.pem"] {
+        std::fs::write(dir.path().join(file), "x").unwrap();
+    }
+    let other = |key: &str| {
+        let line = TEXT.lines().find_map(|line| {
+            let line = line.strip_prefix("###")?;
+            line.starts_with(key).then(|| line.to_owned())
+        });
+        line.expect(key)
+    };
+    let url = "url = \"redis://127.0.0.1:6379\"";
+    assert!(text.contains(url));
+    let mut sentinels = String::new();
+    for key in ["sentinels", "master", "sentinel_user", "sentinel_password"] {
+        sentinels.push_str(&other(&format!("{key} =")));
+        sentinels.push('\n');
+    }
+    for (way, secured) in [(sentinels, false), (other("cluster ="), true)] {
+        let text = text.replace(url, &way);
+        let config = read(&text, ENV).unwrap();
+        assert!(matches!(config.store.kind, StoreKind::Redis(_)), "{way}");
+        // And with TLS.
+        let text = if secured {
+            text.replace("redis://10.", "rediss://10.")
+        } else {
+            text
+        };
+        let tls: Vec<_> = [
+            "[store.tls]",
+            "ca_file =",
+            "cert =",
+            "key =",
+            "server_name =",
+        ]
+        .into_iter()
+        .map(other)
+        .collect();
+        let tls = tls
+            .join("\n")
+            .replace("/etc/tollgate", dir.path().to_str().unwrap());
+        let config = read(&format!("{text}\n{tls}\n"), ENV).unwrap();
+        let StoreKind::Redis(redis) = config.store.kind else {
+            panic!("{:?}", config.store);
+        };
+        assert!(redis.tls.unwrap().identity.is_some());
+    }
+}
+
+#[test]
 fn it_has_every_key() {
     let dir = tempfile::tempdir().unwrap();
     let text = taken_in(true, dir.path());
@@ -59,6 +115,12 @@ fn it_has_every_key() {
     let (table, notes) = source::layered(&text, env.into()).unwrap();
     let mut written = BTreeSet::new();
     keys(&toml::Value::Table(table.clone()), "", &mut written);
+    let others: Vec<_> = TEXT
+        .lines()
+        .filter_map(|line| line.strip_prefix("###"))
+        .collect();
+    let others = format!("[store]\n{}", others.join("\n")).parse().unwrap();
+    keys(&toml::Value::Table(others), "", &mut written);
     sections::check(reader::Reader::new(&notes, table)).unwrap();
     let known: BTreeSet<_> = notes.known();
     let absent: Vec<_> = known.difference(&written).collect();

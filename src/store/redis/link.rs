@@ -1,34 +1,56 @@
 //! The way to Redis: commands out, replies in, each with a bound on its time, each on a history that is known. Knows scripts and how
 //! to load them again, and nothing of accounts.
+//!
+//! The `redis` crate speaks the protocol on connections that are made here. Its own reconnecting and routing are not used: a
+//! command must know on which history it is sent, and a connection that was made again unseen may be to another one.
 
 mod ask;
+mod cluster;
 mod dial;
 mod history;
 mod node;
+mod send;
+mod sentinel;
+mod slots;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 
+use futures_util::FutureExt as _;
 use redis::aio::PubSub;
 use redis::{FromRedisValue, Value};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use super::super::StoreError;
-use super::Settings;
 use super::names::Names;
 use super::scripts::{READ, eval};
+use super::settings::{Directions, Settings, Way};
 use crate::clock::Clock;
 pub(super) use ask::{Ask, Read, Reply, Round, take};
-use dial::{Address, Dialer};
+use cluster::{Cluster, LOOK_INTERVAL};
+pub(super) use dial::{Address, Dialer, Tls};
 use history::Histories;
-pub(super) use history::Standing;
-use node::Node;
+pub use history::Standing;
+use node::{Node, Target, later};
+pub(super) use sentinel::Sentinels;
+pub(super) use slots::in_one_slot;
 
 /// The way to Redis. See the module.
 pub(super) struct Link {
-    means: Means,
-    address: Address,
-    node: Node,
+    means: Arc<Means>,
+    place: Place,
+    /// Follows what sentinels or a cluster say of themselves.
+    follower: Option<JoinHandle<()>>,
+}
+
+/// Where commands go.
+enum Place {
+    One(Arc<Node>),
+    Many(Arc<Cluster>),
 }
 
 /// What it takes to have a connection and to judge it.
@@ -37,38 +59,103 @@ struct Means {
     histories: Histories,
     connect_timeout: Duration,
     response_timeout: Duration,
-    /// There were accounts: a Redis without any has lost them.
-    seen_accounts: AtomicBool,
+}
+
+/// Where a subscription was made, and what tells that it is not the right place any more.
+pub(super) struct Post {
+    address: Address,
+    place: PostPlace,
+}
+
+enum PostPlace {
+    /// Where the last connection for commands was made.
+    One(watch::Receiver<Option<Address>>),
+    Many(Arc<Cluster>),
+}
+
+impl Post {
+    /// Ends when the master is another one, or the node has left its cluster: it may still be there and say nothing.
+    pub(super) async fn lost(&mut self) {
+        let Self { address, place } = self;
+        match place {
+            PostPlace::One(connected) => {
+                let elsewhere = |at: &Option<Address>| at.as_ref().is_some_and(|at| at != address);
+                if connected.wait_for(elsewhere).await.is_err() {
+                    // The node is gone, and the store with it.
+                    std::future::pending().await
+                }
+            }
+            PostPlace::Many(cluster) => {
+                while cluster.reading() == 0 || cluster.has(address) {
+                    sleep(LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
 }
 
 impl Link {
-    /// Prepares the way; nothing is sent yet. An error says what about the settings cannot work.
-    pub(super) fn new(settings: &Settings, names: &Names, clock: Clock) -> Result<Self, String> {
-        let (address, login) = dial::read_url(&settings.url)?;
-        let means = Means {
-            dialer: Dialer::new(login),
+    /// Prepares the way; nothing is waited for. An error says what about the settings cannot work. Must be called on a tokio runtime.
+    pub(super) fn new(
+        settings: &Settings,
+        names: &Names,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let Directions { way, dialer } = settings.directions()?;
+        let means = Arc::new(Means {
+            dialer,
             histories: Histories::new(names.histories(), settings.fence, clock),
             connect_timeout: settings.connect_timeout,
             response_timeout: settings.response_timeout,
-            seen_accounts: AtomicBool::new(false),
+        });
+        let with = Arc::clone(&means);
+        let (place, follower) = match way {
+            Way::Server(address) => {
+                let node = Node::new(Target::Server(address), false);
+                (Place::One(Arc::new(node)), None)
+            }
+            Way::Master(sentinels) => {
+                let node = Arc::new(Node::new(Target::Master(sentinels), false));
+                let followed = Arc::clone(&node);
+                let follow = move || {
+                    let (node, means) = (Arc::clone(&followed), Arc::clone(&with));
+                    async move { node.follow_master(&means).await }
+                };
+                (Place::One(node), Some(tokio::spawn(forever(follow))))
+            }
+            Way::Cluster(seeds) => {
+                let cluster = Arc::new(Cluster::new(seeds));
+                let followed = Arc::clone(&cluster);
+                let follow = move || {
+                    let (cluster, means) = (Arc::clone(&followed), Arc::clone(&with));
+                    async move { cluster.look_after(&means).await }
+                };
+                (Place::Many(cluster), Some(tokio::spawn(forever(follow))))
+            }
         };
         Ok(Self {
             means,
-            node: Node::new(address.clone()),
-            address,
+            place,
+            follower,
         })
     }
 
-    /// Sends commands in one go.
+    /// Sends commands in one go. The whole takes no longer than a connection and a reply may.
     pub(super) async fn send(&self, asks: Vec<Ask>) -> Round {
+        let node = match &self.place {
+            Place::One(node) => node,
+            Place::Many(cluster) => {
+                return send::send(&self.means, cluster, &asks, self.until()).await;
+            }
+        };
         let all: Vec<&Ask> = asks.iter().collect();
-        match self.node.send(&self.means, &all).await {
+        match node.send(&self.means, &all, false, self.until()).await {
             Ok((replies, reordered)) => Round {
                 replies: replies.into_iter().map(Ok).collect(),
                 reordered,
             },
-            Err(error) => Round {
-                replies: vec![Err(error); asks.len()],
+            Err(failure) => Round {
+                replies: vec![Err(failure.error); asks.len()],
                 reordered: false,
             },
         }
@@ -107,17 +194,67 @@ impl Link {
     }
 
     /// How it stands with the history that a command on this key would be sent on now. Connects if need be.
-    pub(super) async fn standing_of(&self, _key: &str) -> Result<Standing, StoreError> {
-        self.node.standing(&self.means).await
+    pub(super) async fn standing_of(&self, key: &str) -> Result<Standing, StoreError> {
+        let until = self.until();
+        let node = match &self.place {
+            Place::One(node) => Arc::clone(node),
+            Place::Many(cluster) => {
+                if cluster.reading() == 0 {
+                    cluster.read(&self.means, 0, until).await?;
+                }
+                let node = cluster.node_for(Some(key.as_bytes()), None);
+                let none = || StoreError::Unavailable("no node of the cluster has its slot".into());
+                node.ok_or_else(none)?
+            }
+        };
+        node.standing(&self.means, until).await
     }
 
     /// There are accounts: should Redis be without any later on, then it has lost them, and is not simply new.
     pub(super) fn saw_accounts(&self) {
-        self.means.seen_accounts.store(true, Relaxed);
+        self.means.histories.saw_accounts();
     }
 
-    /// A connection for subscriptions.
-    pub(super) async fn subscription(&self) -> Result<PubSub, StoreError> {
-        self.means.dialer.subscription(&self.address).await
+    /// A connection for subscriptions. What is published to any node of a cluster is heard at each, so each time another one is
+    /// taken.
+    pub(super) async fn subscription(&self) -> Result<(PubSub, Post), StoreError> {
+        let (address, place) = match &self.place {
+            Place::One(node) => {
+                let connected = PostPlace::One(node.connected_at());
+                (node.locate(self.until()).await?, connected)
+            }
+            Place::Many(cluster) => {
+                let none = || StoreError::Unavailable("the cluster has no seeds".into());
+                let address = cluster.next_address().ok_or_else(none)?;
+                (address, PostPlace::Many(Arc::clone(cluster)))
+            }
+        };
+        let connection = self.means.dialer.subscription(&address).await?;
+        Ok((connection, Post { address, place }))
+    }
+
+    fn until(&self) -> Instant {
+        let Means {
+            connect_timeout,
+            response_timeout,
+            ..
+        } = *self.means;
+        later(connect_timeout.saturating_add(response_timeout))
+    }
+}
+
+/// What follows has no end of its own, and a panic is none either.
+async fn forever<F: Future<Output = ()>>(follow: impl Fn() -> F) {
+    while AssertUnwindSafe(follow()).catch_unwind().await.is_err() {
+        tracing::error!("following what Redis says of itself panicked; starting over");
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
     }
 }

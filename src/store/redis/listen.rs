@@ -95,17 +95,24 @@ async fn listen(
     heard: &mut bool,
 ) -> Result<(), StoreError> {
     let connecting = async {
-        let (mut sink, stream) = link.subscription().await?.split();
+        let (connection, post) = link.subscription().await?;
+        let (mut sink, stream) = connection.split();
         let subscribed = sink.subscribe(channel).await;
         subscribed.map_err(|error| lost(&error))?;
-        Ok::<_, StoreError>((sink, stream))
+        Ok::<_, StoreError>((sink, stream, post))
     };
-    let (mut sink, mut stream) = timeout(patience, connecting).await.map_err(slow)??;
+    let (mut sink, mut stream, mut post) = timeout(patience, connecting).await.map_err(slow)??;
     *heard = true;
     // An error of `send` means that nobody listens: here and below.
     let _ = changes.send(Change::All);
+    let lost_post = post.lost();
+    tokio::pin!(lost_post);
     loop {
-        match timeout(SILENCE_MAX, stream.next()).await {
+        let next = tokio::select! {
+            next = timeout(SILENCE_MAX, stream.next()) => next,
+            () = &mut lost_post => return Ok(()),
+        };
+        match next {
             Ok(Some(message)) => {
                 let text = String::from_utf8_lossy(message.get_payload_bytes());
                 let _ = changes.send(parse(&text));

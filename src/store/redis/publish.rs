@@ -149,6 +149,7 @@ impl Redis {
             message.held,
             by.want,
             by.need,
+            by.least,
             LEASE_MAX,
         ] {
             words.push(figure.nanos().to_string());
@@ -168,9 +169,12 @@ impl Redis {
             let tally = tally.map_err(|error| StoreError::Corrupt(error.to_string()))?;
             words.extend([key.to_string(), field(row), tally]);
         }
+        let known = message.history;
         let make = move |standing: &link::Standing| {
+            let knows = known.is_none_or(|known| known == standing.number());
             let mut command = eval(&PUBLISH, &keys);
-            command.arg(u8::from(standing.fenced)).arg(&words);
+            command.arg(u8::from(standing.fenced));
+            command.arg(u8::from(knows)).arg(&words);
             command
         };
         Ok(Ask::with(self.names.head(account), make))

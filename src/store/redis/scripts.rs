@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Script};
 
+use super::link::in_one_slot;
+
 macro_rules! scripts {
     ($($name:ident = $file:literal;)*) => {
         $(pub(super) static $name: LazyLock<Script> =
@@ -31,8 +33,9 @@ scripts! {
 /// Told apart from them, as it is sent whole: on each new connection, before any digest could be asked for.
 pub(super) const HISTORY: &str = include_str!("history.lua");
 
-/// A call of a script; its arguments follow.
+/// A call of a script; its arguments follow. All its keys are in one slot, or a cluster would refuse it.
 pub(super) fn eval<K: AsRef<str>>(script: &Script, keys: &[K]) -> Cmd {
+    debug_assert!(in_one_slot(keys), "keys of several slots");
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.get_hash()).arg(keys.len());
     for key in keys {

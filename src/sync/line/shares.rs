@@ -16,9 +16,9 @@ const SLACK: u64 = 50;
 const STEP_MIN: Duration = Duration::from_millis(10);
 
 /// For how long demand is remembered: about an interval, as a share moves once in one. Not less than some calls of a common rate take,
-/// and not so long that callers who moved on are provided for.
+/// and, whatever the interval, not so long that callers who moved on are provided for: shares move between syncs, too.
 const MEMORY_MIN: Duration = Duration::from_millis(40);
-const MEMORY_MAX: Duration = Duration::from_millis(400);
+const MEMORY_MAX: Duration = Duration::from_millis(100);
 
 const NANOS_MILLI: u128 = 1_000_000_000_000;
 
@@ -27,6 +27,8 @@ const NANOS_MILLI: u128 = 1_000_000_000_000;
 pub(super) struct Shares {
     rate: Limit,
     places: Limit,
+    /// The places that are taken: the share, or calls that were in flight when it became less.
+    kept: u64,
     since: Monotonic,
     counted: Asked,
     /// The store was told of this replica before.
@@ -44,11 +46,15 @@ struct Limit {
     pool: Pool,
 }
 
-/// What a message says of the limits.
+/// What a message says of the limits: what is sought, and what is kept.
 pub(super) struct Said {
     pub(super) rate: Sought,
     pub(super) places: Sought,
+    pub(super) kept: Standing,
 }
+
+/// What is sought of the rate and of places.
+pub(super) type Wish = (Sought, Sought);
 
 /// What an answer brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,9 +100,16 @@ impl Limit {
         }
     }
 
-    fn met(&mut self, said: Sought, stands: u64, pool: Pool) -> (u64, bool) {
-        let granted = stands.saturating_sub(self.share);
-        self.share = stands;
+    /// Takes in what stands, where `kept` was said to. Meanwhile the share may have become less: what was granted comes on top. Places of
+    /// calls in flight become part of the share once there is room for all shares under the limit.
+    fn met(&mut self, said: Sought, kept: u64, stands: u64, pool: Pool, limit: u64) -> (u64, bool) {
+        let granted = stands.saturating_sub(kept);
+        if kept > self.share && pool.shared <= said.limit {
+            self.share = stands;
+        } else {
+            self.share = self.share.saturating_add(granted);
+        }
+        self.share = self.share.min(limit);
         self.told = said.demand;
         self.pool = pool;
         let others = pool.shared.saturating_sub(stands);
@@ -118,9 +131,19 @@ impl Shares {
     pub(super) const fn standing(&self, money: Standing) -> Standing {
         Standing {
             rate: self.rate.share,
-            places: self.places.share,
+            places: self.kept,
             ..money
         }
+    }
+
+    /// Whether there is more here than so many calls in flight keep.
+    pub(super) const fn spare(&self, in_flight: u64) -> bool {
+        self.rate.share > 0 || self.kept > in_flight
+    }
+
+    /// Whether places of calls in flight are kept that are over.
+    pub(super) fn over(&self, in_flight: u64) -> bool {
+        self.kept > self.places.share.max(in_flight)
     }
 
     /// What to say of the limits. What is given up is not used any more once this returns.
@@ -131,15 +154,13 @@ impl Shares {
         give_all: bool,
         interval: Duration,
         now: Now,
-    ) -> Said {
+    ) -> Wish {
         let (rate_limit, places_limit) = (policy.rate_limit(), policy.places_limit());
         if rate_limit == 0 && places_limit == 0 {
             self.rate.share = 0;
             self.places.share = 0;
-            return Said {
-                rate: Sought::default(),
-                places: Sought::default(),
-            };
+            self.kept = 0;
+            return Wish::default();
         }
         self.count(account.asked(), interval, now.mono);
         let before = self.rate.share;
@@ -148,14 +169,14 @@ impl Shares {
             account.share_rate(self.rate.share, Earned::default(), now.mono);
         }
         let mut places = self.places.plan(places_limit, give_all);
+        self.kept = self.places.share;
         if places_limit > 0 {
-            let wanted = self.places.share;
-            self.places.share = account.share_places(wanted);
+            self.kept = account.share_places(self.places.share);
             // Calls in flight keep their places, whatever else is decided.
-            let more = self.places.share.saturating_sub(wanted);
+            let more = self.kept.saturating_sub(self.places.share);
             places.want = places.want.saturating_sub(more);
         }
-        Said { rate, places }
+        (rate, places)
     }
 
     /// How much is asked for: a mean that forgets. Slowly where calls are refused, as those that come by the dozen are counted unsteadily
@@ -212,8 +233,24 @@ impl Shares {
         }
         self.known = true;
         let stands = answer.standing;
-        let (rate, rate_short) = self.rate.met(said.rate, stands.rate, answer.rate);
-        let (places, places_short) = self.places.met(said.places, stands.places, answer.places);
+        let (rate_limit, places_limit) = {
+            let policy = &account.rules().policy;
+            (policy.rate_limit(), policy.places_limit())
+        };
+        let (rate, rate_short) = self.rate.met(
+            said.rate,
+            said.kept.rate,
+            stands.rate,
+            answer.rate,
+            rate_limit,
+        );
+        let (_, places_short) = self.places.met(
+            said.places,
+            said.kept.places,
+            stands.places,
+            answer.places,
+            places_limit,
+        );
         if rate > 0 {
             let earned = Earned {
                 milli: rate,
@@ -221,9 +258,10 @@ impl Shares {
             };
             account.share_rate(self.rate.share, earned, now);
         }
-        if places > 0 {
-            self.places.share = account.share_places(self.places.share);
+        if places_limit > 0 {
+            account.share_places(self.places.share);
         }
+        self.kept = stands.places;
         let none = |limit: &Limit, sought: Sought| sought.want > 0 && limit.share == 0;
         let none = none(&self.rate, said.rate) || none(&self.places, said.places);
         // While there is nothing of a limit here, each call may ask; its own wait bounds that.
@@ -243,7 +281,8 @@ impl Shares {
             account.share_rate(stands.rate, Earned::default(), now);
         }
         if stands.places < self.places.share {
-            self.places.share = account.share_places(stands.places);
+            self.places.share = stands.places;
+            self.kept = account.share_places(stands.places);
         }
     }
 
@@ -264,7 +303,8 @@ impl Shares {
             account.share_rate(self.rate.share, Earned::default(), now);
         }
         if places > 0 {
-            self.places.share = account.share_places(self.places.share.min(places));
+            self.places.share = self.places.share.min(places);
+            self.kept = account.share_places(self.places.share);
         }
     }
 }

@@ -8,7 +8,6 @@ use super::history::Standing;
 /// A command to be, with the key that says which node it is for. It is made when the connection is known, and made again for
 /// another one.
 pub(in super::super) struct Ask {
-    #[expect(dead_code, reason = "for a cluster")]
     pub(super) key: Option<Vec<u8>>,
     make: Make,
 }

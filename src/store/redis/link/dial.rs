@@ -7,18 +7,20 @@ use std::sync::Arc;
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, Pipeline,
-    RedisConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, Value,
 };
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use super::super::super::StoreError;
+use crate::tls::{self, TlsError};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Address {
+pub(in super::super) enum Address {
     Tcp(String, u16),
     Unix(PathBuf),
 }
@@ -33,32 +35,50 @@ impl fmt::Display for Address {
     }
 }
 
-/// Reads a URL: an address, and how to log in there.
-pub(super) fn read_url(url: &str) -> Result<(Address, RedisConnectionInfo), String> {
-    let info = url
-        .into_connection_info()
-        .map_err(|error| error.to_string())?;
-    let address = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
-        ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-        _ => return Err("this kind of address is not known".into()),
-    };
-    Ok((address, info.redis_settings().clone()))
+/// What TLS is spoken with.
+#[derive(Clone)]
+pub(in super::super) struct Tls {
+    pub(in super::super) ca: Option<PathBuf>,
+    pub(in super::super) identity: Option<(PathBuf, PathBuf)>,
+    pub(in super::super) name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    /// Reads the files; blocks while it does.
+    pub(in super::super) fn connector(&self) -> Result<TlsConnector, TlsError> {
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+        let config = tls::client("Redis", self.ca.as_deref(), identity)?;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    async fn wrap(&self, host: &str, stream: TcpStream) -> std::io::Result<Box<dyn Stream>> {
+        let this = self.clone();
+        // So that a certificate that was renewed is shown from the next connection on.
+        let connector = tokio::task::spawn_blocking(move || this.connector()).await?;
+        let connector = connector.map_err(std::io::Error::other)?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?,
+        };
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
 }
 
 /// Makes connections to any address, logged in.
-pub(super) struct Dialer {
+pub(in super::super) struct Dialer {
     login: RedisConnectionInfo,
+    tls: Option<Tls>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Dialer {
-    pub(super) fn new(login: RedisConnectionInfo) -> Self {
+    pub(in super::super) fn new(login: RedisConnectionInfo, tls: Option<Tls>) -> Self {
         // Who we are is said nowhere: one command less to be allowed.
         let login = login.set_skip_set_lib_name();
-        Self { login }
+        Self { login, tls }
     }
 
     /// A connection for commands.
@@ -73,7 +93,7 @@ impl Dialer {
         let driver = Driver(tokio::spawn(driver));
         Ok(Wire {
             connection,
-            _driver: Arc::new(driver),
+            driver: Arc::new(driver),
         })
     }
 
@@ -92,7 +112,10 @@ impl Dialer {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     // Without it a command waits for the acknowledgement of the one before: 40 ms on Linux.
                     stream.set_nodelay(true)?;
-                    Box::new(stream)
+                    match &self.tls {
+                        Some(tls) => tls.wrap(host, stream).await?,
+                        None => Box::new(stream),
+                    }
                 }
             })
         };
@@ -109,10 +132,22 @@ impl Dialer {
             &format!("it does not know the user `{user}` with the password given"),
         )
     }
+
+    /// Why a connection ended at its first word.
+    pub(super) fn cut_off(&self, address: &Address, error: &RedisError) -> StoreError {
+        match &self.tls {
+            // With TLS 1.3 a server says so only after the handshake, where the reason is lost.
+            Some(tls) if tls.identity.is_none() => lost(
+                address,
+                &format!("{error}; it may be that it asks for a certificate, and none is set"),
+            ),
+            _ => lost(address, error),
+        }
+    }
 }
 
 /// A failure, with the address.
-pub(super) fn lost(address: &Address, why: &dyn fmt::Display) -> StoreError {
+pub(super) fn lost(address: &dyn fmt::Display, why: &dyn fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("Redis at {address}: {why}"))
 }
 
@@ -120,7 +155,7 @@ pub(super) fn lost(address: &Address, why: &dyn fmt::Display) -> StoreError {
 #[derive(Clone)]
 pub(super) struct Wire {
     connection: MultiplexedConnection,
-    _driver: Arc<Driver>,
+    driver: Arc<Driver>,
 }
 
 struct Driver(JoinHandle<()>);
@@ -132,6 +167,11 @@ impl Drop for Driver {
 }
 
 impl Wire {
+    /// It was closed, by whichever side.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+
     /// Sends commands in one go; as many replies, errors among them.
     pub(super) async fn exchange(&mut self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
         if commands.is_empty() {

@@ -5,32 +5,40 @@
 //! long it has been known stands in Redis itself, by its own clock, so that all replicas agree; each asks for that once and counts
 //! on by its own running clock, so that no step of Redis' clock shortens a fence.
 
+use std::fmt::Display;
 use std::hash::Hasher as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use siphasher::sip::SipHasher24;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::super::StoreError;
 use super::super::scripts::HISTORY;
 use super::ask::take;
+use super::dial::{Address, Dialer, Wire, lost};
+use super::slots::{self, Verdict};
 use crate::clock::{Clock, Monotonic};
 
 /// How many histories Redis keeps: a restart or failover makes one, and those of a cluster's nodes are all in one place.
 const HISTORIES_MAX: usize = 64;
 
+/// How many nodes are asked for the histories, each having named the next: two while their slot moves, and one more.
+const KEEPERS_MAX: usize = 3;
+
 /// On what history a command is sent, at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Standing {
-    /// Its name; empty is nobody's.
-    pub(in super::super) history: Arc<str>,
+pub struct Standing {
+    /// Its name: the server's run id and replication id.
+    pub history: Arc<str>,
     /// How long it has been known. [`Duration::MAX`] if from the start.
-    pub(in super::super) age: Duration,
-    /// It is younger than a lease time.
-    pub(in super::super) fenced: bool,
+    pub age: Duration,
+    /// It is younger than a lease time ([`super::Settings::fence`]).
+    pub fenced: bool,
     /// For how much longer.
-    pub(in super::super) wait: Duration,
+    pub wait: Duration,
 }
 
 impl Standing {
@@ -57,6 +65,8 @@ pub(super) struct Histories {
     fence: Duration,
     clock: Clock,
     met: Mutex<Vec<History>>,
+    /// There were accounts: a Redis without any has lost them.
+    seen_accounts: AtomicBool,
 }
 
 impl Histories {
@@ -66,33 +76,86 @@ impl Histories {
             fence,
             clock,
             met: Mutex::default(),
+            seen_accounts: AtomicBool::new(false),
         }
     }
 
-    /// The history of that name, if it was met before.
-    pub(super) fn find(&self, id: &str) -> Option<History> {
-        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        met.iter().find(|history| *history.id == *id).cloned()
+    /// The history of that name, which the server at `address` tells on a new connection: as it was met before, or as Redis knows
+    /// it. In a cluster, where another node may keep the histories, that one has until `patience`.
+    pub(super) async fn meet(
+        &self,
+        dialer: &Dialer,
+        wire: &mut Wire,
+        address: &Address,
+        id: &str,
+        patience: Instant,
+    ) -> Result<History, StoreError> {
+        let met = self
+            .met()
+            .iter()
+            .find(|history| *history.id == *id)
+            .cloned();
+        if let Some(history) = met {
+            return Ok(history);
+        }
+        let said = wire.exchange(vec![self.question(id)]).await;
+        let said = said.map_err(|error| lost(address, &error))?;
+        let said = said.into_iter().next().unwrap_or_default();
+        let keeper = match slots::verdict(address, &said) {
+            Verdict::Moved(_, keeper) => (keeper, false),
+            Verdict::Ask(keeper) => (keeper, true),
+            _ => return self.learn(id, take(said).map_err(|error| lost(address, &error))?),
+        };
+        let asking = self.ask_keeper(dialer, keeper, id);
+        let age = match timeout_at(patience, asking).await {
+            Ok(Ok(age)) => age,
+            Ok(Err(error)) => unknown(address, &error),
+            Err(late) => unknown(address, &late),
+        };
+        self.learn(id, age)
     }
 
-    /// Asks how long a history has been known. `accounts`: there were some.
-    pub(super) fn question(&self, id: &str, accounts: bool) -> Cmd {
+    /// Asks the node that keeps the histories, on a connection for that alone.
+    async fn ask_keeper(
+        &self,
+        dialer: &Dialer,
+        (mut keeper, mut asking): (Address, bool),
+        id: &str,
+    ) -> Result<i64, StoreError> {
+        for _ in 0..KEEPERS_MAX {
+            let mut wire = dialer.wire(&keeper).await?;
+            let mut commands = vec![self.question(id)];
+            if asking {
+                commands.insert(0, redis::cmd("ASKING"));
+            }
+            let said = wire.exchange(commands).await;
+            let said = said.map_err(|error| lost(&keeper, &error))?;
+            let said = said.into_iter().next_back().unwrap_or_default();
+            (keeper, asking) = match slots::verdict(&keeper, &said) {
+                Verdict::Moved(_, next) => (next, false),
+                Verdict::Ask(next) => (next, true),
+                _ => return take(said).map_err(|error| lost(&keeper, &error)),
+            };
+        }
+        Err(lost(&keeper, &"the histories keep moving"))
+    }
+
+    fn question(&self, id: &str) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(HISTORY).arg(self.keys.len()).arg(&self.keys);
+        let accounts = self.seen_accounts.load(Relaxed);
         command.arg(id).arg(HISTORIES_MAX).arg(u8::from(accounts));
         command
     }
 
-    /// Takes up the answer.
-    pub(super) fn learn(&self, id: &str, answer: Value) -> Result<History, StoreError> {
-        let age: i64 = take(answer)?;
+    /// Takes up an age in ms; below zero it has been known from the start.
+    fn learn(&self, id: &str, age: i64) -> Result<History, StoreError> {
         let history = History {
             id: id.into(),
-            // Below zero: from the start.
             known_for: u64::try_from(age).map_or(Duration::MAX, Duration::from_millis),
             asked: self.clock.now().mono,
         };
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = self.met();
         // Two connections may have asked at once; the first answer stays.
         if let Some(known) = met.iter().find(|known| known.id == history.id) {
             return Ok(known.clone());
@@ -102,6 +165,15 @@ impl Histories {
         }
         met.push(history.clone());
         Ok(history)
+    }
+
+    /// There are accounts: should Redis be without any later on, then it has lost them, and is not simply new.
+    pub(super) fn saw_accounts(&self) {
+        self.seen_accounts.store(true, Relaxed);
+    }
+
+    fn met(&self) -> MutexGuard<'_, Vec<History>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it stands with a history now.
@@ -115,6 +187,12 @@ impl Histories {
             wait: self.fence.saturating_sub(age),
         }
     }
+}
+
+/// Nobody says how long a history has been known: for no time at all then. It is fenced for a whole lease time, and not held up.
+fn unknown(address: &Address, why: &dyn Display) -> i64 {
+    tracing::warn!(%address, %why, "the age of its history cannot be asked for");
+    0
 }
 
 /// The name of the history that a server tells, and whether it is a replica; from its `INFO server` and `INFO replication`.
