@@ -296,6 +296,13 @@ async fn a_node_that_dies_is_replaced_by_its_replica() {
     speaker.spend = 7;
     speaker.say(&store, 0, 0, 0).await;
     let before = store.standing_of(&account(&names[0])).await.unwrap();
+    // It is connected to what will be the replica, by a name that it loses.
+    until("all nodes are known", async || {
+        let histories = "tg:{tg:accounts}:histories";
+        let keeper = &cluster.nodes[cluster.owner(cluster.slot(histories))];
+        (keeper.command::<u64>(&["HLEN", histories]) == 4).then_some(())
+    })
+    .await;
     cluster.follow(3, 0).await;
     let _: i64 = cluster.nodes[0].command(&["WAIT", "1", "5000"]);
     let slot = cluster.slot(&format!("{{{}}}", names[0]));

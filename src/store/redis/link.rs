@@ -43,11 +43,12 @@ pub(super) use slots::in_one_slot;
 pub(super) struct Link {
     means: Arc<Means>,
     place: Place,
-    /// Follows what sentinels or a cluster say of themselves.
-    follower: Option<JoinHandle<()>>,
+    /// Follows what Redis, sentinels or a cluster say of themselves.
+    follower: JoinHandle<()>,
 }
 
 /// Where commands go.
+#[derive(Clone)]
 enum Place {
     One(Arc<Node>),
     Many(Arc<Cluster>),
@@ -109,34 +110,26 @@ impl Link {
             response_timeout: settings.response_timeout,
         });
         let with = Arc::clone(&means);
-        let (place, follower) = match way {
-            Way::Server(address) => {
-                let node = Node::new(Target::Server(address), false);
-                (Place::One(Arc::new(node)), None)
-            }
-            Way::Master(sentinels) => {
-                let node = Arc::new(Node::new(Target::Master(sentinels), false));
-                let followed = Arc::clone(&node);
-                let follow = move || {
-                    let (node, means) = (Arc::clone(&followed), Arc::clone(&with));
-                    async move { node.follow_master(&means).await }
-                };
-                (Place::One(node), Some(tokio::spawn(forever(follow))))
-            }
-            Way::Cluster(seeds) => {
-                let cluster = Arc::new(Cluster::new(seeds));
-                let followed = Arc::clone(&cluster);
-                let follow = move || {
-                    let (cluster, means) = (Arc::clone(&followed), Arc::clone(&with));
-                    async move { cluster.look_after(&means).await }
-                };
-                (Place::Many(cluster), Some(tokio::spawn(forever(follow))))
+        let one = |target| Arc::new(Node::new(target, false));
+        let place = match way {
+            Way::Server(address) => Place::One(one(Target::Server(address))),
+            Way::Master(sentinels) => Place::One(one(Target::Master(sentinels))),
+            Way::Cluster(seeds) => Place::Many(Arc::new(Cluster::new(seeds))),
+        };
+        let followed = place.clone();
+        let follow = move || {
+            let (place, means) = (followed.clone(), Arc::clone(&with));
+            async move {
+                match place {
+                    Place::One(node) => node.watch(&means).await,
+                    Place::Many(cluster) => cluster.look_after(&means).await,
+                }
             }
         };
         Ok(Self {
             means,
             place,
-            follower,
+            follower: tokio::spawn(forever(follow)),
         })
     }
 
@@ -253,8 +246,6 @@ async fn forever<F: Future<Output = ()>>(follow: impl Fn() -> F) {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(follower) = &self.follower {
-            follower.abort();
-        }
+        self.follower.abort();
     }
 }

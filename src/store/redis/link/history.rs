@@ -56,6 +56,12 @@ pub(super) struct Histories {
     seen_accounts: AtomicBool,
 }
 
+impl History {
+    pub(super) fn is(&self, id: &str) -> bool {
+        *self.id == *id
+    }
+}
+
 impl Histories {
     pub(super) fn new(keys: [String; 2], fence: Duration, clock: Clock) -> Self {
         Self {
@@ -77,11 +83,7 @@ impl Histories {
         id: &str,
         patience: Instant,
     ) -> Result<History, StoreError> {
-        let met = self
-            .met()
-            .iter()
-            .find(|history| *history.id == *id)
-            .cloned();
+        let met = self.met().iter().find(|history| history.is(id)).cloned();
         if let Some(history) = met {
             return Ok(history);
         }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join;
 use redis::{ServerErrorKind, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::super::super::StoreError;
 use super::super::scripts::load_all;
@@ -17,6 +18,9 @@ use super::ask::{Ask, Reply, take};
 use super::dial::{Address, Wire, lost};
 use super::history::{self, History, Standing};
 use super::sentinel::Sentinels;
+
+/// How often a connection is asked again for its history: well within the seconds that a failover takes, and next to nothing.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which server it is.
 pub(super) enum Target {
@@ -131,6 +135,14 @@ impl Node {
         Ok(means.histories.standing(&line.history))
     }
 
+    /// Connects, unless it is.
+    pub(super) async fn connect(&self, means: &Means) {
+        if !self.is_connected() {
+            // Its failure is told to whoever asks next.
+            let _ = self.connected(means, later(means.connect_timeout)).await;
+        }
+    }
+
     /// Whether there is a connection.
     pub(super) fn is_connected(&self) -> bool {
         self.current().is_some()
@@ -162,8 +174,37 @@ impl Node {
         self.connected_at.subscribe()
     }
 
+    /// Leaves a connection whose server tells another history than it did, for as long as it is polled: it may have become a
+    /// replica, taken all from its master, and been promoted, while the connection stood. That takes seconds.
+    pub(super) async fn watch(&self, means: &Means) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let checks = async {
+            loop {
+                ticks.tick().await;
+                self.check(means).await;
+            }
+        };
+        join(checks, self.follow_master(means)).await;
+    }
+
+    /// One such look.
+    pub(super) async fn check(&self, means: &Means) {
+        let Some(mut line) = self.current() else {
+            return;
+        };
+        let address = self.connected_at.borrow().clone();
+        let limit = later(means.response_timeout);
+        if let Some(address) = address
+            && let Ok(Ok(told)) = timeout_at(limit, tell(means, &address, &mut line.wire)).await
+            && (told.1 || !line.history.is(&told.0))
+        {
+            self.give_up(line.number);
+        }
+    }
+
     /// Leaves a master that is none any more as soon as a sentinel says so, for as long as it is polled.
-    pub(super) async fn follow_master(&self, means: &Means) {
+    async fn follow_master(&self, means: &Means) {
         if let Target::Master(sentinels) = &self.target {
             let found = |master: &Address| {
                 let at = self.connected_at.borrow();
@@ -251,11 +292,7 @@ impl Node {
             // One tries on, and nobody waits for it.
             if self.connecting.try_lock().is_ok() {
                 let (this, means) = (Arc::clone(self), Arc::clone(means));
-                tokio::spawn(async move {
-                    let until = later(means.connect_timeout);
-                    // Its failure is told to whoever asks next.
-                    let _ = this.connected(&means, until).await;
-                });
+                tokio::spawn(async move { this.connect(&means).await });
             }
             return Err(self.too_slow("answering the last time", means.response_timeout));
         }
@@ -317,21 +354,10 @@ impl Node {
         let half = half_way(until);
         let address = self.locate(half).await?;
         let mut wire = means.dialer.wire(&address).await?;
-        let info = |section: &str| redis::cmd("INFO").arg(section).to_owned();
-        let words = vec![info("server"), info("replication")];
-        let said = wire.exchange(words).await;
-        let said = said.map_err(|error| means.dialer.cut_off(&address, &error));
-        let mut said = said?.into_iter();
-        let mut next = || {
-            let text = take::<String>(said.next().unwrap_or_default());
-            text.map_err(|error| lost(&address, &error))
-        };
-        let (id, is_replica) = history::name(&next()?, &next()?)?;
-        if is_replica && matches!(self.target, Target::Master(_)) {
-            return Err(lost(
-                &address,
-                &"the sentinels name it, but it is no master",
-            ));
+        let (id, is_replica) = tell(means, &address, &mut wire).await?;
+        if is_replica {
+            // What it has is another's, and may be old; and should it be promoted, that is a new history.
+            return Err(lost(&address, &"it is a replica; its master is needed"));
         }
         let history = means
             .histories
@@ -356,6 +382,24 @@ impl Node {
             slot.line = None;
         }
     }
+}
+
+/// The first words on a connection: the name of the server's history, and whether it is a replica.
+async fn tell(
+    means: &Means,
+    address: &Address,
+    wire: &mut Wire,
+) -> Result<(String, bool), StoreError> {
+    let info = |section: &str| redis::cmd("INFO").arg(section).to_owned();
+    let words = vec![info("server"), info("replication")];
+    let said = wire.exchange(words).await;
+    let said = said.map_err(|error| means.dialer.cut_off(address, &error));
+    let mut said = said?.into_iter();
+    let mut next = || {
+        let text = take::<String>(said.next().unwrap_or_default());
+        text.map_err(|error| lost(address, &error))
+    };
+    history::name(&next()?, &next()?)
 }
 
 /// So long from now.
