@@ -37,7 +37,7 @@ use tollgate::money::Amount;
 use tollgate::policy::{Overrides, Policy};
 use tollgate::pricing::{Per, Price, Rate};
 use tollgate::route::{OnDisconnect, OnMissingUsage, OnUpstreamError, Terms};
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::store::{KeyRecord, Publish, Scarce, Sought, Standing, Store, UsageRow};
 use tollgate::sync;
 use tollgate::telemetry::Metrics;
@@ -135,7 +135,7 @@ impl Server {
 
     fn store(&self) -> Arc<RedisStore> {
         let settings = Settings {
-            url: self.url.clone(),
+            reach: Reach::Server(self.url.clone()),
             response_timeout: Duration::from_secs(30),
             ..Settings::default()
         };
@@ -341,6 +341,7 @@ impl Speaker {
                 Publish {
                     account: account(*number),
                     seq: seq + 1,
+                    history: None,
                     believed,
                     new: Standing {
                         spend,
@@ -350,6 +351,7 @@ impl Speaker {
                     held: Amount::from_nanos(1_000_000),
                     want: Amount::from_nanos(100_000),
                     need: Amount::ZERO,
+                    least: Amount::ZERO,
                     seen: believed.spend,
                     total: believed.spend,
                     rate: Sought {

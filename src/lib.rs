@@ -98,8 +98,6 @@
 //!
 //! - **The simulator (`tests/sim`) runs at length by `cargo sim`, not in the test command**: of some seeds in a hundred, its check that all
 //!   keys are put back fails, and its list of deliberate mistakes is not held to a number of seeds yet.
-//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id: what replicas remember is put back, but no fence holds back
-//!   new grants meanwhile.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.

@@ -13,7 +13,7 @@ use tollgate::id::ReplicaId;
 use tollgate::meter::Reading;
 use tollgate::plan::{Deployment, Plan, Spread, plan};
 use tollgate::policy::Policy;
-use tollgate::store::redis::{RedisStore, Settings};
+use tollgate::store::redis::{Reach, RedisStore, Settings};
 use tollgate::sync;
 
 use crate::support::node::{Node, amount, call, terms};
@@ -60,7 +60,7 @@ impl Scene {
                 ..deployment.sync
             };
             let redis = Settings {
-                url: server.url(),
+                reach: Reach::Server(server.url()),
                 response_timeout: Duration::from_secs(10),
                 ..Settings::default()
             };

@@ -9,6 +9,7 @@ use super::number::{real, real_money, whole_money};
 use super::spread::Spread;
 use crate::money::Amount;
 use crate::policy::{HoldRule, Policy};
+use crate::store::LEASE_MAX;
 use crate::sync::Settings;
 
 /// A deployment and its callers.
@@ -258,6 +259,13 @@ pub(super) struct CallPrice {
     pub(super) low: Amount,
     pub(super) high: Amount,
     pub(super) hold: Amount,
+}
+
+impl CallPrice {
+    /// What a call that finds too little waits for: as in `sync`.
+    pub(super) fn waits_for(&self) -> Amount {
+        self.hold.max(Amount::from_nanos(1)).min(LEASE_MAX)
+    }
 }
 
 /// What was found.

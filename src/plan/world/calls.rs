@@ -10,7 +10,6 @@ use crate::clock::Monotonic;
 use crate::engine::{Ask, Denied, Hold, ModelId};
 use crate::money::Amount;
 use crate::refusal::Reason;
-use crate::store::LEASE_MAX;
 use crate::sync::line::Give;
 use crate::usage::{Certainty, Counts, Meter};
 
@@ -130,7 +129,7 @@ impl World<'_> {
             Err(Denied::Lease) if self.now >= call.until => self.given_up(&call),
             Err(Denied::Lease) => {
                 let replica = call.replica;
-                self.wait(call, first);
+                self.wait(call);
                 // Those that were woken together are counted before the first of them asks.
                 if first {
                     self.ask_for_more(replica);
@@ -159,8 +158,8 @@ impl World<'_> {
     }
 
     /// A call begins to wait for the next answer, or goes on to.
-    fn wait(&mut self, mut call: Call, first: bool) {
-        let need = self.price.hold.max(Amount::from_nanos(1)).min(LEASE_MAX);
+    fn wait(&mut self, mut call: Call) {
+        let need = self.price.waits_for();
         self.seen.turns = self.seen.turns.saturating_add(1);
         if !call.has_waited {
             self.seen.waited = self.seen.waited.saturating_add(1);
@@ -174,7 +173,6 @@ impl World<'_> {
             seat.need = seat.need.saturating_add(need.nanos());
         }
         // Each turn is a wait of its own, with what is left of its time.
-        let _ = first;
         self.push(until, Event::GiveUp(id));
     }
 
@@ -213,7 +211,7 @@ impl World<'_> {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
-        let need = self.price.hold.max(Amount::from_nanos(1)).min(LEASE_MAX);
+        let need = self.price.waits_for();
         if call.waits
             && let Some(seat) = self.seat(call.replica)
         {

@@ -9,7 +9,7 @@ use super::tasks::Purpose;
 use super::{BACKEND, Event, Play, Told, World, tasks};
 use crate::money::Amount;
 use crate::store::Publish;
-use crate::sync::line::{Give, Next};
+use crate::sync::line::{Give, Need, Next};
 
 /// As in `sync::drive`.
 const AGAIN_MAX: u32 = 4;
@@ -21,10 +21,15 @@ impl World<'_> {
         let now = self.at();
         let (engine, times) = (Arc::clone(&self.engine), *self.times());
         let policy = self.policy.clone();
+        let least = self.price.waits_for();
         let Some(seat) = self.seat(replica) else {
             return;
         };
-        let need = Amount::from_nanos(seat.need);
+        // Each call waits for the same.
+        let need = Need {
+            all: Amount::from_nanos(seat.need),
+            least: least.min(Amount::from_nanos(seat.need)),
+        };
         seat.line.collect(&seat.account, &engine, now);
         let message = seat
             .line

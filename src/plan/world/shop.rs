@@ -44,8 +44,10 @@ impl Shop {
         let ms = now.wall.nanos().div_euclid(1_000_000);
         Ground {
             now_ms: u64::try_from(ms).unwrap_or(0),
+            // Nothing is ever lost here.
             history: History::default(),
             fenced: false,
+            lease_ms: 0,
         }
     }
 
