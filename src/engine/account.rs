@@ -518,7 +518,7 @@ impl Account {
     }
 
     /// Lets go of cells of earlier hours that no call in flight counts into. Returns which. Their slots stay where they are.
-    pub(crate) fn forget_before(&self, hour: Hour) -> Vec<CellId> {
+    pub fn forget_before(&self, hour: Hour) -> Vec<CellId> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         let Cells { all, dirty, since } = &mut *cells;
         *since = hour.max(*since);
