@@ -7,6 +7,7 @@
     reason = "rates, times and sizes: no money of anybody"
 )]
 
+mod advice;
 mod arithmetic;
 mod costs;
 mod deployment;
@@ -59,7 +60,7 @@ pub fn plan(deployment: &Deployment) -> Result<Plan, Vec<Problem>> {
     let strata = deployment
         .spread
         .strata(deployment.accounts, deployment.rate());
-    let places = Places::new(deployment.replicas, deployment.sticky(), deployment.skew);
+    let places = Places::new(deployment.replicas, deployment.sticky());
     let tide = tide(deployment, &places, &strata);
     let sample = Sample::take(deployment, &places, tide, &strata);
     let totals = Totals::of(deployment, &places, &tide, &sample);
@@ -116,6 +117,7 @@ fn tide(deployment: &Deployment, places: &Places, strata: &[Stratum]) -> Tide {
         hottest: hottest * of_account / 1e6,
         feed: messages.dirty * costs.touch_us / 1e6,
         deliveries: 0.0,
+        watch: f64::from(deployment.replicas) * costs.watch_us / 1e6,
     };
     // As many shards as it takes. If none are enough, what is asked of Redis is told as if it kept up: what it then really does would
     // only tell how it fails.

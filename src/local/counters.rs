@@ -76,6 +76,8 @@ pub use error::CountersError;
 pub use record::RowId;
 pub use slot::{Charged, Slot, Totals};
 
+pub(crate) use region::fetch_ahead;
+
 use chunk::{Chunk, Place, SLOTS, TOTALS};
 use file::CounterFile;
 use header::Kind;

@@ -103,19 +103,25 @@ pub struct Load {
     pub feed: f64,
     /// What is told to all replicas.
     pub deliveries: f64,
+    /// That each replica asks each server for its history, in each second: as much on each shard, however many there are.
+    pub watch: f64,
 }
 
 impl Load {
     /// On one Redis.
     pub fn all(&self) -> f64 {
+        self.spread() + self.watch
+    }
+
+    fn spread(&self) -> f64 {
         self.accounts + self.feed + self.deliveries
     }
 
     /// The busiest of so many shards, if the slots are spread so that all are as busy as they can be.
     pub fn busiest(&self, shards: u64) -> f64 {
-        let each = self.all() / real(shards);
+        let each = self.spread() / real(shards);
         let told = self.deliveries / real(shards);
-        each.max(self.feed + told).max(self.hottest + told)
+        self.watch + each.max(self.feed + told).max(self.hottest + told)
     }
 }
 
@@ -168,7 +174,7 @@ pub enum TooMuch {
 
 /// The fewest shards of which none is busier than `busy` or holds more than `memory` bytes.
 pub(super) fn shards(load: &Load, bytes: f64, busy: f64, memory: f64) -> Shards {
-    let too_much = |part: f64| part > busy;
+    let too_much = |part: f64| part + load.watch > busy;
     if too_much(load.hottest) {
         return Shards::None(TooMuch::Account);
     }
@@ -199,7 +205,7 @@ mod tests {
     }
 
     fn messages(rate: f64, replicas: u32) -> Messages {
-        let places = Places::new(replicas, 0.0, 0.0);
+        let places = Places::new(replicas, 0.0);
         let settings = Settings::default();
         Messages::of(rate, &places, settings.times.interval, &settings)
     }
@@ -260,6 +266,7 @@ mod tests {
             hottest: 0.1,
             feed: 0.2,
             deliveries: 0.1,
+            watch: 0.0,
         };
         let of = |load, bytes| shards(&load, bytes, 0.66, 100.0);
         assert_eq!(of(load, 50.0), Shards::ForCpu(5));
@@ -274,6 +281,8 @@ mod tests {
             ..load
         };
         assert_eq!(of(hot, 1.0), Shards::None(TooMuch::Account));
+        let watched = Load { watch: 0.4, ..load };
+        assert_eq!(of(watched, 1.0), Shards::ForCpu(13));
         let fed = Load { feed: 0.7, ..load };
         assert_eq!(of(fed, 1.0), Shards::None(TooMuch::Feed));
         assert_eq!(of(load, 1e9), Shards::None(TooMuch::All));

@@ -43,8 +43,6 @@ pub struct Deployment {
     pub qps: Option<u32>,
     /// The part of an account's calls that goes to one replica, its home, in percent.
     pub stickiness: u32,
-    /// How unevenly an account's other calls are spread over replicas: the exponent of a Zipf distribution; 0 is evenly.
-    pub skew: f64,
     /// From a replica to Redis and back, without what Redis does in between.
     pub round_trip: Duration,
     /// The times of the sync.
@@ -90,7 +88,6 @@ impl Default for Deployment {
             call_time: Duration::from_secs(2),
             qps: None,
             stickiness: 0,
-            skew: 0.0,
             round_trip: Duration::from_micros(500),
             sync: Settings::default(),
             days: 30,
@@ -159,8 +156,6 @@ impl Deployment {
             let hint = || format!("an exponent is 0 to {EXPONENT_MAX}, as in zipf:1.0");
             found.exponent("spread", &format!("zipf:{exponent}"), exponent, hint);
         }
-        let hint = || format!("an exponent is 0 (evenly) to {EXPONENT_MAX}");
-        found.exponent("skew", &self.skew.to_string(), self.skew, hint);
         found.count("models", self.models.into(), 1..=MODELS_MAX);
         found.count("price-spread", self.price_spread.into(), 0..=100);
         if let Some(percent) = self.recharge_at {

@@ -99,35 +99,17 @@ fn sum(first: u64, last: u64, exponent: f64) -> f64 {
     head + tail
 }
 
-/// How one account's calls are spread over replicas. The first is its home, and the others follow by how much they get; which ones
-/// these are differs from account to account, so all replicas together get alike.
-#[derive(Clone, Debug, PartialEq)]
+/// How one account's calls are spread over replicas: a part goes to its home, the first, and the rest to all alike. Which one is the
+/// home differs from account to account, so all replicas together get alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Places {
     replicas: u32,
-    /// The part of the calls that goes home whatever the skew.
     sticky: f64,
-    /// Where each replica's part of the rest ends, if they differ.
-    ends: Vec<f64>,
 }
 
 impl Places {
-    pub(super) fn new(replicas: u32, sticky: f64, skew: f64) -> Self {
-        let mut ends = Vec::new();
-        if skew > 0.0 && replicas > 1 {
-            let mut end = 0.0;
-            for rank in 1..=replicas {
-                end += f64::from(rank).powf(-skew);
-                ends.push(end);
-            }
-            for part in &mut ends {
-                *part /= end;
-            }
-        }
-        Self {
-            replicas,
-            sticky,
-            ends,
-        }
+    pub(super) const fn new(replicas: u32, sticky: f64) -> Self {
+        Self { replicas, sticky }
     }
 
     /// Where the next call goes.
@@ -135,56 +117,23 @@ impl Places {
         if self.sticky > 0.0 && random.unit() < self.sticky {
             return 0;
         }
-        let place = if self.ends.is_empty() {
-            random.below(self.replicas.into())
-        } else {
-            let at = random.unit();
-            let place = self.ends.partition_point(|end| *end <= at);
-            u64::try_from(place).unwrap_or(0)
-        };
-        let last = self.replicas.saturating_sub(1);
-        u32::try_from(place).unwrap_or(last).min(last)
+        u32::try_from(random.below(self.replicas.into())).unwrap_or(0)
     }
 
     /// The part of the calls that one replica gets.
     pub(super) fn part(&self, replica: u32) -> f64 {
-        match replica.checked_sub(1) {
-            None => self.sticky + self.up_to(0),
-            Some(before) => self.up_to(replica) - self.up_to(before),
-        }
-    }
-
-    /// Adds up something over replicas that depends on a replica's part of the calls. Of many that get different parts, those are taken
-    /// together that get about the same.
-    pub(super) fn sum(&self, mut of: impl FnMut(f64) -> f64) -> f64 {
-        let mut sum = of(self.part(0));
-        let mut first = 1;
-        while first < self.replicas {
-            let last = if self.ends.is_empty() {
-                self.replicas.saturating_sub(1)
-            } else {
-                // A tenth more of them than were before.
-                let more = first.div_euclid(10);
-                first
-                    .saturating_add(more)
-                    .min(self.replicas.saturating_sub(1))
-            };
-            let count = f64::from(last.saturating_sub(first).saturating_add(1));
-            sum += count * of((self.up_to(last) - self.up_to(first.saturating_sub(1))) / count);
-            first = last.saturating_add(1);
-        }
-        sum
-    }
-
-    /// The part of the calls that the replicas up to this one get together, the home's own part left out.
-    fn up_to(&self, replica: u32) -> f64 {
-        let rest = if self.ends.is_empty() {
-            (f64::from(replica) + 1.0) / f64::from(self.replicas)
+        let rest = (1.0 - self.sticky) / f64::from(self.replicas);
+        if replica == 0 {
+            self.sticky + rest
         } else {
-            let place = usize::try_from(replica).unwrap_or(usize::MAX);
-            self.ends.get(place).copied().unwrap_or(1.0)
-        };
-        (1.0 - self.sticky) * rest
+            rest
+        }
+    }
+
+    /// Adds up something over replicas that depends on a replica's part of the calls.
+    pub(super) fn sum(&self, mut of: impl FnMut(f64) -> f64) -> f64 {
+        let others = f64::from(self.replicas.saturating_sub(1));
+        of(self.part(0)) + others * of(self.part(1))
     }
 }
 
@@ -234,8 +183,8 @@ mod tests {
 
     #[test]
     fn calls_go_where_their_parts_say() {
-        for (sticky, skew) in [(0.0, 0.0), (0.6, 0.0), (0.0, 1.0), (0.3, 0.8)] {
-            let places = Places::new(5, sticky, skew);
+        for sticky in [0.0, 0.6, 1.0] {
+            let places = Places::new(5, sticky);
             near(places.sum(|part| part), 1.0);
             let mut random = Random::new(3, 4);
             let mut seen = [0.0; 5];
@@ -248,13 +197,6 @@ mod tests {
                 assert!((got - want).abs() < 0.01, "{replica}: {got} not {want}");
             }
         }
-        // Taken together or one by one, the sum is about the same.
-        let places = Places::new(10_000, 0.1, 1.2);
-        let saturating = |part: f64| -(-1_000.0 * part).exp_m1();
-        let each: f64 = (0..10_000).map(|r| saturating(places.part(r))).sum();
-        let together = places.sum(saturating);
-        assert!((together / each - 1.0).abs() < 0.005, "{together} {each}");
-        assert_eq!(Places::new(1, 0.5, 1.0).choose(&mut Random::new(1, 1)), 0);
-        near(Places::new(1, 0.5, 0.0).sum(|part| part), 1.0);
+        near(Places::new(1, 0.5).sum(|part| part), 1.0);
     }
 }

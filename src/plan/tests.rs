@@ -146,13 +146,13 @@ fn a_large_deployment_is_told_what_it_is_short_of() {
         ..Load::default()
     };
     assert_eq!(size(&hot, &load, 1.0), Shards::None(TooMuch::Account));
-    let places = Places::new(10_000, 0.0, 0.0);
+    let places = Places::new(10_000, 0.0);
     let strata = Spread::Uniform.strata(1_000_000, 1e8);
     let crowded = Deployment {
         replicas: 3,
         ..Deployment::default()
     };
-    let few = Places::new(3, 0.0, 0.0);
+    let few = Places::new(3, 0.0);
     let tide = tide(&crowded, &few, &strata);
     // A million accounts, all dirty all the time, on each of three replicas: a round takes most of a minute.
     assert!(tide.period > Duration::from_secs(30), "{tide:?}");
@@ -177,7 +177,6 @@ fn every_wrong_value_is_named_with_what_would_work() {
         price_spread: 101,
         recharge_at: Some(91),
         stickiness: 101,
-        skew: f64::NAN,
         qps: Some(0),
         round_trip: Duration::ZERO,
         call_time: Duration::from_secs(100_000),
@@ -191,7 +190,6 @@ fn every_wrong_value_is_named_with_what_would_work() {
         ..Deployment::default()
     };
     wrong.costs.message_us = f64::INFINITY;
-    wrong.costs.delivery_us = -1.0;
     wrong.money = zero;
     let said = plan(&wrong).map(drop).unwrap_err();
     let fields: Vec<_> = said.iter().map(|problem| problem.field).collect();
@@ -202,7 +200,6 @@ fn every_wrong_value_is_named_with_what_would_work() {
             "accounts",
             "rps",
             "spread",
-            "skew",
             "models",
             "price-spread",
             "recharge-at",
@@ -216,7 +213,6 @@ fn every_wrong_value_is_named_with_what_would_work() {
             "redis-busy",
             "redis-memory",
             "redis-us-per-publish",
-            "redis-us-per-delivery",
             "money",
         ]
     );

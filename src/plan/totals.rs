@@ -226,6 +226,8 @@ pub struct Totals {
     pub pipelines: f64,
     /// Replicas with nothing to say in a look, and listeners that hear nothing.
     pub pings: f64,
+    /// Questions for the history of one Redis.
+    pub watches: f64,
     /// Words on the channel, of replicas and of scripts.
     pub told: f64,
     /// Times that a replica has an account.
@@ -278,6 +280,7 @@ impl Totals {
                 + rates.opens_spent,
             pipelines: rounds * pipelines(round(rates.round), none.round.exp()),
             pings: looks * none.look.exp() + silent,
+            watches: replicas,
             told,
             loaded,
             rates,
@@ -303,7 +306,7 @@ impl Totals {
     pub fn other_commands(&self) -> f64 {
         let rates = &self.rates;
         let reads = 2.0 * rates.finds + rates.keys + 2.0 * rates.tails + rates.relays;
-        reads + rates.tells + 2.0 * rates.looks + self.pings
+        reads + rates.tells + 2.0 * rates.looks + self.pings + self.watches
     }
 
     fn load(&self, deployment: &Deployment, sample: &Sample) -> Load {
@@ -320,6 +323,7 @@ impl Totals {
             hottest,
             feed: words * costs.touch_us / 1e6,
             deliveries: self.told * replicas * costs.delivery_us / 1e6,
+            watch: replicas * costs.watch_us / 1e6,
         }
     }
 

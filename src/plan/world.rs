@@ -9,6 +9,7 @@
 //! forecast of load.
 
 mod calls;
+mod event;
 mod publish;
 mod seat;
 mod seen;
@@ -36,6 +37,7 @@ use crate::policy::Policy;
 use crate::store::desk::Desk;
 use crate::sync::{Settings, Times};
 use calls::Call;
+use event::{Due, Event, Told};
 use seat::{Place, Seat};
 pub(super) use seen::Seen;
 use shop::Shop;
@@ -110,76 +112,6 @@ struct Wire<'a> {
 
 /// Messages that go out at once: what `store::redis` sends in one pipeline.
 pub(super) const PIPELINE: f64 = 256.0;
-
-/// What happens next.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// A call comes.
-    Call,
-    /// A call whose account is loaded by now.
-    Loaded(u64),
-    /// A call has waited for long enough.
-    GiveUp(u64),
-    /// A call that was admitted is over.
-    End(u32),
-    /// A replica's round.
-    Tick(u32),
-    /// The store is asked for an account.
-    Open(u32),
-    /// A replica has loaded the account.
-    Opened(u32),
-    /// A replica's message is with the store, and its answer.
-    Arrive(u32),
-    Answer(u32),
-    /// Something was told on the channel.
-    Told(u32, Told),
-    /// A task's word is with the store; a task goes on.
-    Deed(u64),
-    GoOn(u64),
-    /// Counting begins.
-    Begin,
-}
-
-/// What is told on the channel.
-#[derive(Clone, Copy, Debug)]
-enum Told {
-    Version(u64),
-    Money,
-    Shares(u64, u64),
-}
-
-#[derive(Debug)]
-struct Due {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl Due {
-    const fn key(&self) -> (u64, u64) {
-        (self.at, self.order)
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
 
 /// A call in flight.
 #[derive(Debug)]

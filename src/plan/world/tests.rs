@@ -3,7 +3,7 @@ use crate::policy::HoldRule;
 
 /// A scene of its own: nobody else uses Redis.
 fn lives(deployment: &Deployment, rate: f64, seconds: u64, play: Play) -> (Seen, Drought) {
-    let places = Places::new(deployment.replicas, deployment.sticky(), deployment.skew);
+    let places = Places::new(deployment.replicas, deployment.sticky());
     simulate(&scene(deployment, &places, rate, seconds, play))
 }
 
@@ -59,7 +59,7 @@ fn the_simulation_agrees_with_the_formula() {
         };
         let (seen, _) = lives(&deployment, rate, seconds, Play::Steady);
         assert!(!seen.cut, "{replicas} {rate}");
-        let places = Places::new(replicas, 0.0, 0.0);
+        let places = Places::new(replicas, 0.0);
         let interval = deployment.sync.times.interval;
         let of = Messages::of(rate, &places, interval, &deployment.sync);
         within(per_second(&seen, seen.messages()), of.all(), 8.0);
@@ -114,7 +114,7 @@ fn the_store_adds_up_and_no_more_is_held_than_there_is() {
         money_for: Duration::ZERO,
         ..Deployment::default()
     };
-    let places = Places::new(5, 0.0, 0.0);
+    let places = Places::new(5, 0.0);
     let scene = scene(&deployment, &places, 20.0, 20, Play::Steady);
     let mut world = World::new(&scene);
     world.run();
@@ -170,7 +170,7 @@ fn a_rate_is_shared_among_those_who_are_called() {
         replicas: 4,
         qps: Some(100),
         call_time: Duration::from_millis(10),
-        skew: 1.0,
+        stickiness: 50,
         ..Deployment::default()
     };
     let (seen, _) = lives(&deployment, 250.0, 20, Play::Steady);
@@ -207,7 +207,7 @@ fn calls_overshoot_their_holds_by_as_much_as_was_foreseen() {
 #[test]
 fn what_there_is_no_time_for_is_cut_and_said_so() {
     let deployment = Deployment::default();
-    let places = Places::new(3, 0.0, 0.0);
+    let places = Places::new(3, 0.0);
     let scene = Scene {
         events_max: 30_000,
         ..scene(&deployment, &places, 1_000.0, 3_600, Play::Steady)
