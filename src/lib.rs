@@ -101,7 +101,9 @@
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
-//! - **There is no planner** (`tollgate simulate`) yet.
+//! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
+//!   Redis long before messages keep it busy ([`plan`]).
+//! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
 //! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 
