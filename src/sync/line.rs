@@ -270,7 +270,9 @@ impl Line {
         let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
         let free = self.standing() != self.acked || self.shares.over(account.in_flight().into());
-        heartbeat || idle || free || self.unheard || !self.unsent.is_empty()
+        // Nobody knows what became of a message that was not answered: it may have been granted something.
+        let unheard = self.unheard || self.failed.is_some();
+        heartbeat || idle || free || unheard || !self.unsent.is_empty()
     }
 
     /// The store tells this history now. What was said in another one may be lost, so it is said again, also if there is nothing new.
@@ -373,7 +375,8 @@ impl Line {
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
             seen: self.seen,
-            total: self.known.total,
+            // What a book has absorbed was spent, whoever saw it.
+            total: self.known.total.max(self.known.book.absorbed),
             rate,
             places,
             usage: std::mem::take(&mut self.unsent).into_values().collect(),

@@ -157,12 +157,20 @@ impl Store {
     }
 
     /// Loses what came after one of the states that were kept, of all accounts or of one. False if there is none.
-    pub(crate) fn fall_back(&mut self, which: u64, account: Option<usize>) -> bool {
+    pub(crate) fn fall_back(
+        &mut self,
+        which: u64,
+        account: Option<usize>,
+        known: impl Fn(usize) -> bool,
+    ) -> bool {
         if self.kept.is_empty() {
             return false;
         }
         let at = (which % self.kept.len() as u64) as usize;
         let before = self.kept[at].clone();
+        if before.iter().enumerate().any(|(account, desk)| desk.book.is_none() && !known(account)) {
+            return false;
+        }
         match account {
             None => self.desks = before,
             Some(account) => self.desks[account] = Arc::clone(&before[account]),
