@@ -302,8 +302,12 @@ pub(crate) fn after_answer(
             account.lease_until(now.plus(lease.saturating_sub(loaded.margin)));
         }
         Some(Mutation::KeepsShares) if answer.is_some() => {
-            if let (Some(rate), Some(places)) = loaded.past.shares {
+            let (rate, places) = loaded.past.shares;
+            let limits = account.shares();
+            if let (Some(rate), Some(_)) = (rate, limits.0) {
                 account.share_rate(rate, Default::default(), now);
+            }
+            if let (Some(places), Some(_)) = (places, limits.1) {
                 account.share_places(places);
             }
         }

@@ -37,6 +37,8 @@ struct Over {
     money: i64,
     /// Calls in flight: of a replica that lapsed, or whose limit is new.
     places: u64,
+    /// The places that the store granted: only these let calls in.
+    granted: u64,
 }
 
 /// One account under watch.
@@ -63,6 +65,8 @@ pub(crate) struct Watch {
     /// All shares of the rate and of places: more than the limit only where calls were in flight when it came, or what a new history did
     /// not know is said again; that only shrinks.
     shared: [u64; 2],
+    /// All places that were granted: more than the limit only where it was lowered.
+    granted: u64,
 }
 
 /// What stood before a message was carried out.
@@ -116,6 +120,7 @@ impl Watch {
             unheard: 0,
             fenced: false,
             shared: [0; 2],
+            granted: 0,
         }
     }
 
@@ -251,7 +256,7 @@ impl World {
             }
         }
         let fenced = self.watch[account].fenced;
-        let (mut rates, mut places, mut over_places) = (0, 0, 0);
+        let (mut rates, mut places, mut over_places, mut granted) = (0, 0, 0, 0);
         let mut broken = None;
         for (ident, one) in uses.iter().enumerate() {
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
@@ -259,7 +264,14 @@ impl World {
             if rate > one.row_rate && !fenced && !no_rate {
                 broken = Some(format!("rate: r{ident} uses {rate} of {}", one.row_rate));
             }
-            let over = &mut self.watch[account].over[ident].places;
+            let over = &mut self.watch[account].over[ident];
+            granted += over.granted;
+            let share = one.places.filter(|_| one.leased).unwrap_or(0);
+            if share > over.granted && !fenced && !no_places {
+                let granted = over.granted;
+                broken = Some(format!("places: r{ident} lets in {share}, {granted} were granted"));
+            }
+            let over = &mut over.places;
             let above = one.places_used().saturating_sub(one.row_places);
             if fenced {
                 // What a new history does not know goes on as it was; it is not granted to others.
@@ -286,6 +298,11 @@ impl World {
             }
         }
         watch.shared = shared;
+        let most = places_limit.max(watch.granted);
+        if granted > most && !fenced && !no_places {
+            broken = Some(format!("places: {granted} are granted of {most}"));
+        }
+        watch.granted = granted;
         if !no_rate && !fenced && rates > shared[0] {
             broken = Some(format!("rate: {rates} are in use of {}", shared[0]));
         }
@@ -350,6 +367,10 @@ impl World {
         let claims = [new.rate.saturating_sub(believed.rate), new.places.saturating_sub(believed.places)];
         let known = watch.spoke[ident] == self.store.history;
         if answer.applied {
+            let places = &mut watch.over[ident].granted;
+            let fresh = answer.standing.places - new.places;
+            let room = answer.places.shared <= message.places.limit;
+            *places = if room { answer.standing.places } else { (*places).min(new.places) + fresh };
             watch.spoke[ident] = self.store.history;
             watch.shared[0] += claims[0];
             watch.shared[1] += claims[1];
@@ -443,6 +464,7 @@ impl World {
             let risk = (one.used - kept.nanos()).max(over.money);
             watch.bound += risk - over.money;
             over.money = risk;
+            over.granted = 0;
             over.places = over.places.max(one.in_flight);
         }
     }
@@ -489,6 +511,7 @@ impl World {
             watch.bound += unknown;
             watch.over[ident].money = unknown;
             watch.over[ident].places = one.in_flight;
+            watch.over[ident].granted = 0;
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
             if one.leased && (one.above() > unknown || rate > one.row_rate) {
                 let how = format!("a{account}: r{ident} has a lease that the store does not know");
