@@ -156,7 +156,12 @@ pub(crate) struct Replica {
 }
 
 fn new_engine() -> Arc<Engine> {
-    Engine::new([1; 16], Bounds::default(), Counters::in_memory())
+    // Nobody asks for unknown keys here, and each start would pay for a table of them.
+    let bounds = Bounds {
+        unknown_keys_max: 1,
+        ..Bounds::default()
+    };
+    Engine::new([1; 16], bounds, Counters::in_memory())
 }
 
 impl Truth {
