@@ -1,10 +1,15 @@
 //! The simulator at length.
 #![allow(warnings, clippy::all)]
 #[path = "../tests"]
-mod tests { pub mod sim; }
+mod tests {
+    pub mod sim;
+}
 use tests::sim;
 fn main() {
-    let args: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let args: Vec<u64> = std::env::args()
+        .skip(1)
+        .filter_map(|a| a.parse().ok())
+        .collect();
     let start = std::time::Instant::now();
     match args[..] {
         [seed] => sim::trace(seed),

@@ -115,6 +115,9 @@ impl Books {
                 _ => Err(CommandError::Exists(account)),
             };
         }
+        if let missing @ StoreError::Unavailable(_) = self.recall.missing(&account) {
+            return Err(missing.into());
+        }
         let book = Book::new(account.clone(), unit, policy, self.clock.now().wall);
         let fresh = Snapshot {
             version: 0,
@@ -144,7 +147,7 @@ impl Books {
         let claims = command.claims();
         for _ in 0..TRIES_MAX {
             let snapshot = self.store.read(account, &claims).await?;
-            let snapshot = snapshot.ok_or_else(|| StoreError::NoAccount(account.clone()))?;
+            let snapshot = snapshot.ok_or_else(|| self.recall.missing(account))?;
             match command.seen_before(&snapshot.claims) {
                 Seen::Before(entry) => return Ok(replay(*entry, snapshot)),
                 Seen::KeyReused => {
@@ -176,8 +179,7 @@ impl Books {
         for _ in 0..TRIES_MAX {
             let read = self.store.read(account, &[]).await;
             let read = read.map_err(CommandError::from)?;
-            let snapshot =
-                read.ok_or_else(|| CommandError::from(StoreError::NoAccount(account.clone())))?;
+            let snapshot = read.ok_or_else(|| CommandError::from(self.recall.missing(account)))?;
             let Configure {
                 name,
                 policy,
@@ -267,6 +269,11 @@ impl Books {
             replayed: false,
             snapshot,
         }))
+    }
+
+    /// Why an account is not in the store: because there is none, or because the store has lost it.
+    pub fn missing(&self, account: &AccountId) -> StoreError {
+        self.recall.missing(account)
     }
 
     fn check_policy(&self, name: &str) -> Result<(), CommandError> {

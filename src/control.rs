@@ -20,7 +20,7 @@ use crate::app::Core;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
 use crate::proto::{DESCRIPTORS, v1};
-use crate::store::{Snapshot, StoreError};
+use crate::store::Snapshot;
 
 mod account;
 mod auth;
@@ -381,7 +381,7 @@ impl Control {
     /// An account's book as the store has it.
     async fn read(&self, account: &AccountId) -> Result<Snapshot, Fault> {
         let read = self.core().store.read(account, &[]).await?;
-        Ok(read.ok_or_else(|| StoreError::NoAccount(account.clone()))?)
+        Ok(read.ok_or_else(|| self.core().books.missing(account))?)
     }
 
     /// Makes a change of an account count on this replica at once. The change is in the store: if this fails, it counts

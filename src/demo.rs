@@ -87,10 +87,11 @@ async fn serve(options: Options) -> Result<(), DemoError> {
     };
     let config = configuration(&options, data_dir, &upstream)?;
     crate::telemetry::logging::init(&config.log).map_err(ServeError::from)?;
+    let told_to_stop = app::stop_signal()?;
     let running = app::start(config, Clock::system()).await?;
     prepare(&running.core).await?;
     announce(&running, &upstream)?;
-    app::stop_signal().await?;
+    told_to_stop.await;
     running.stop().await?;
     // The stand-in may have gone by itself.
     let _ = stop.send(true);

@@ -9,11 +9,13 @@
 //! admit:    key, standing → model → concurrency → rate → the key's own rate → hold
 //! settle:   hold back, cost out, usage counted
 //! ```
+//!
+//! What threads share here has models that try every order in which they can come: `cargo model`.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -23,6 +25,7 @@ use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::local::counters::{Counters, Recorded, RowId, Slot, TakenUp};
 use crate::money::Amount;
+use crate::primitive::Mutex;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{KeyRecord, UsageRow};
 use crate::usage::Tally;
@@ -32,6 +35,7 @@ mod cell;
 mod gcra;
 mod hold;
 mod key;
+mod places;
 mod purse;
 
 pub use account::{Account, Asked, Rules};
@@ -131,6 +135,10 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .push(account);
     }
+
+    fn take_dirty(&self) -> Vec<Arc<Account>> {
+        std::mem::take(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A loaded key, and the secret it is found by once that was presented.
@@ -205,10 +213,7 @@ impl Engine {
     /// Admits a call or refuses it, in a fixed precedence. All or nothing: a refusal gives back what an earlier check took. The
     /// key comes back with a denial.
     pub fn admit(&self, key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
-        match check(&key, ask, now) {
-            Ok(()) => Ok(Hold::new(key, ask, now.wall.hour()).noted()),
-            Err(denied) => Err((key, denied)),
-        }
+        admit(key, ask, now)
     }
 
     /// A hold of nothing, for a charge that comes when its hold is over: not refused by anything (X-6). The caller keeps an
@@ -429,13 +434,7 @@ impl Engine {
 
     /// The accounts with settled calls since the last time.
     pub(crate) fn take_dirty(&self) -> Vec<Arc<Account>> {
-        std::mem::take(
-            &mut self
-                .shared
-                .dirty
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        self.shared.take_dirty()
     }
 
     /// By how much all open holds together can be exceeded, as far as that is known: the published bound of P3.
@@ -446,6 +445,13 @@ impl Engine {
     /// By how much settled calls have exceeded their holds, since the start.
     pub fn overshoot_seen(&self) -> Amount {
         Amount::from_nanos(self.shared.overshoot.load(Relaxed))
+    }
+}
+
+fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
+    match check(&key, ask, now) {
+        Ok(()) => Ok(Hold::new(key, ask, now.wall.hour()).noted()),
+        Err(denied) => Err((key, denied)),
     }
 }
 
@@ -488,23 +494,14 @@ fn short_of(account: &Account, reason: Reason, retry: Duration, now: Now) -> Den
 
 fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
     let account = key.account();
-    let rate = match account.rate() {
-        Ok(None) => None,
-        Ok(Some(rate)) => {
-            if let Err(TooSoon(wait)) = account.gcra().take(rate, now.mono) {
-                account.count_rate_refused();
-                return Err(short_of(account, Reason::QpsExceeded, wait, now));
-            }
-            Some(rate)
-        }
-        Err(()) => {
-            account.count_rate_refused();
-            return Err(short_of(account, Reason::QpsExceeded, SHARE_RETRY, now));
-        }
-    };
+    let rate = account.take_rate(now.mono).map_err(|early| {
+        account.count_rate_refused();
+        let wait = early.map_or(SHARE_RETRY, |TooSoon(wait)| wait);
+        short_of(account, Reason::QpsExceeded, wait, now)
+    })?;
     let give_back = || {
         rate.into_iter()
-            .for_each(|rate| account.gcra().give_back(rate))
+            .for_each(|rate| account.give_rate_back(rate))
     };
     if let Err(wait) = key.take(now.mono) {
         give_back();

@@ -192,6 +192,8 @@ pub struct Publish {
     pub want: Amount,
     /// How much of that waiting calls need: granted first, if that much is left.
     pub need: Amount,
+    /// The least that lets one of them pass: less helps nobody here, and may be what another replica lacks, so it is not granted.
+    pub least: Amount,
     /// How much of its own spend a store may have had before it lost history, answered or not: what of it is not there any more was
     /// lost, and is now said again.
     pub seen: Amount,

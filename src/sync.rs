@@ -32,7 +32,7 @@ use crate::policy::Policy;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{LEASE_MAX, Opened, Publish, Published, Scarce, Store, StoreError};
 use crate::telemetry::Metrics;
-use line::{Give, Line, Own, rules};
+use line::{Give, Line, Need, Own, rules};
 
 /// How many look-ups of unknown secrets may be under way: a flood of invented keys must not become a flood of the store.
 const LOOKUPS_MAX: usize = 64;
@@ -96,8 +96,6 @@ struct Sync {
     /// Accounts being taken up; each entry lasts as long as somebody waits for it.
     loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
     lookups: Semaphore,
-    /// The store's history may be another one.
-    reconcile: Notify,
     status: Status,
 }
 
@@ -106,6 +104,8 @@ struct Entry {
     line: Mutex<Line>,
     /// What waiting calls need, together.
     waiting: AtomicI64,
+    /// The least that one of them needs; of some that left since, until all have.
+    least: AtomicI64,
     /// An answer came, or a book.
     changed: Notify,
     observing: AtomicBool,
@@ -133,11 +133,17 @@ struct Status {
     retired: AtomicU64,
     /// Some accounts could not be compared with the store, or taken up: to be tried again.
     unreconciled: AtomicBool,
+    /// Accounts are being compared with another history of the store: a key that is not there may have been lost.
+    restoring: AtomicBool,
     /// Commands that this replica put back into a store that had lost them.
     restored: AtomicU64,
     /// Free leases as of the last round, in nano-units.
     leased: AtomicI64,
     held: AtomicI64,
+    /// As of the last look at all accounts.
+    fenced: AtomicU64,
+    lost: AtomicI64,
+    stalest: AtomicU64,
 }
 
 /// What a sync did.
@@ -169,6 +175,24 @@ pub struct SyncStatus {
     pub store_errors: u64,
     /// Calls that had to wait for a lease since the start.
     pub refill_waits: u64,
+    /// Answers that showed that the store had lost spend of this replica, which was published again; since the start.
+    pub healed: u64,
+    /// Commands that were put back into a store that had lost them, since the start.
+    pub restored: u64,
+    /// Replicas whose lease this one took back as they had fallen silent, since the start.
+    pub lapsed: u64,
+    /// Those that it retired.
+    pub retired: u64,
+    /// Accounts whose last answer came from a history of the store that is too young to grant anything.
+    pub fenced: usize,
+    /// Spend that the store has lost and that nobody has published again yet, over the accounts loaded here.
+    pub lost: Amount,
+    /// The account that was heard of longest ago among those with a lease: for how long not.
+    pub stalest: Duration,
+    /// Usage slots that a `kill -9` would take: they are not in the counter file.
+    pub unprotected: u64,
+    /// Books that were not written to disk to be remembered, as too many waited; since the start.
+    pub unremembered: u64,
     /// Leased here and not spent, over all accounts, as of the last round.
     pub leased: Amount,
     /// Held here, over all accounts, as of the last round.
@@ -190,7 +214,6 @@ impl SyncHandle {
             catalog: Arc::clone(&books.catalog),
             clock: books.clock.clone(),
             books,
-            reconcile: Notify::new(),
             replica,
             settings,
             metrics,
@@ -266,7 +289,8 @@ impl SyncHandle {
 
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.0.refresh(account).await
+        self.0.refresh(account).await?;
+        self.0.remember_unloaded(account).await
     }
 
     /// What this replica knows of an account that the store does not.
@@ -299,6 +323,15 @@ impl SyncHandle {
             accounts: self.0.lines.len(),
             store_errors: status.store_errors.load(Relaxed),
             refill_waits: status.refill_waits.load(Relaxed),
+            healed: status.healed.load(Relaxed),
+            restored: status.restored.load(Relaxed),
+            lapsed: status.lapsed.load(Relaxed),
+            retired: status.retired.load(Relaxed),
+            fenced: usize::try_from(status.fenced.load(Relaxed)).unwrap_or(usize::MAX),
+            lost: Amount::from_nanos(status.lost.load(Relaxed)),
+            stalest: Duration::from_nanos(status.stalest.load(Relaxed)),
+            unprotected: self.0.engine.counters().unprotected(),
+            unremembered: self.0.books.recall.dropped(),
             leased: Amount::from_nanos(status.leased.load(Relaxed)),
             held: Amount::from_nanos(status.held.load(Relaxed)),
         }
@@ -324,6 +357,14 @@ impl SyncHandle {
 }
 
 impl Entry {
+    fn need(&self) -> Need {
+        let all = self.waiting.load(SeqCst);
+        Need {
+            all: Amount::from_nanos(all),
+            least: Amount::from_nanos(self.least.load(SeqCst).min(all)),
+        }
+    }
+
     fn line(&self) -> std::sync::MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -337,13 +378,16 @@ impl<'a> Waiting<'a> {
         // More than one message may ask for is not granted anyway, and a sum of such amounts would leave the range.
         let need = need.min(LEASE_MAX).nanos();
         entry.waiting.fetch_add(need, SeqCst);
+        entry.least.fetch_min(need, SeqCst);
         Self(entry, need)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(self.1, SeqCst);
+        if self.0.waiting.fetch_sub(self.1, SeqCst) == self.1 {
+            self.0.least.store(i64::MAX, SeqCst);
+        }
     }
 }
 
@@ -368,6 +412,11 @@ impl Sync {
         }
         let found = self.note(self.store.find_key(&digest(secret)).await)?;
         let Some((account, id)) = found else {
+            if self.status.restoring.load(Relaxed) {
+                return Err(StoreError::Unavailable(
+                    "the store has lost accounts, which are being put back".into(),
+                ));
+            }
             self.engine.remember_unknown(fingerprint, now);
             return Ok(None);
         };
@@ -433,6 +482,7 @@ impl Sync {
             account,
             line: Mutex::new(Line::new(&opened, own, now)),
             waiting: AtomicI64::new(0),
+            least: AtomicI64::new(i64::MAX),
             changed: Notify::new(),
             observing: AtomicBool::new(false),
             rejoining: AtomicBool::new(false),
@@ -543,8 +593,11 @@ impl Sync {
             }
         }
         changed.await;
-        let failing = entry.line().failing();
-        if failing { Err(unavailable) } else { Ok(()) }
+        let line = entry.line();
+        if line.failing() || line.fenced() {
+            return Err(unavailable);
+        }
+        Ok(())
     }
 
     /// For how long the store has answered whatever it was asked.

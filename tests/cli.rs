@@ -415,6 +415,12 @@ async fn what_serving_would_not_start_with_is_found_by_the_check() {
     }
     check(upstream(&cert), None).await;
     check(upstream(&none), Some("none.pem")).await;
+    let redis =
+        |files: String| format!("[store]\nkind = \"redis\"\nurl = \"rediss://localhost\"\n{files}");
+    check(redis(tls("store.tls", &cert, &key)), None).await;
+    check(redis(tls("store.tls", &none, &key)), Some("none.pem")).await;
+    let ca = format!("[store.tls]\nca_file = '{}'\n", none.display());
+    check(redis(ca), Some("none.pem")).await;
     check(token(512), None).await;
     check(token(513), Some("control.token")).await;
 }

@@ -1,5 +1,6 @@
 //! Several replicas over one Redis: together they never pass more calls than are paid for, and what each has settled adds up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,4 +265,66 @@ async fn a_redis_that_lost_its_last_writes_is_mended() {
     let now = settled(&nodes, &account).await;
     assert_eq!(now.book.balance(now.spend), amount("0"));
     assert_eq!(hammer(&nodes[0], 5).await, 0);
+}
+
+/// Bytes that Redis takes for what lies under each key, by what the key is of.
+fn memory(server: &Server) -> BTreeMap<String, u64> {
+    let keys: Vec<String> = server.command(&["KEYS", "tg:*"]);
+    let mut sums = BTreeMap::new();
+    for key in keys {
+        let bytes: u64 = server.command(&["MEMORY", "USAGE", &key, "SAMPLES", "0"]);
+        let of_account = key
+            .strip_prefix("tg:a:{")
+            .and_then(|key| key.split_once("}:"));
+        let kind = match of_account {
+            Some((_, what)) => what.split(':').next().unwrap().to_owned(),
+            None => key.split(':').nth(1).unwrap().to_owned(),
+        };
+        *sums.entry(kind).or_default() += bytes;
+    }
+    sums
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_takes_as_much_redis_as_is_said() {
+    let server = Server::start().await;
+    let node = replica(&server, "r-0123456789abcdef");
+    let account = node.account("customer-00001234", "1").await;
+    let ticket = node.admit("sk-customer-00001234", "flat").await.unwrap();
+    ticket.settle(Outcome {
+        end: End::Complete,
+        reading: Reading::default(),
+        bytes_in: 0,
+        bytes_out: 0,
+    });
+    node.core.sync.flush(&account).await.unwrap();
+    let one = memory(&server);
+    println!("with one recharge, one key, one replica, one model: {one:#?}");
+    // The figures of the page of `store::redis`, with a fifth of them for names of other lengths.
+    for (kind, said) in [
+        ("head", 1_000),
+        ("row", 200),
+        ("usage", 350),
+        ("hour", 350),
+        ("keys", 500),
+        ("k", 200),
+    ] {
+        let bytes = one[kind];
+        assert!(
+            bytes <= said + said / 5 && bytes >= said / 2,
+            "{kind}: {bytes}"
+        );
+    }
+    let whole = |memory: &BTreeMap<String, u64>| memory.values().sum::<u64>() - memory["f"];
+    assert!(whole(&one) <= 5_000, "{}", whole(&one));
+    const RECHARGES: u64 = 10;
+    for number in 0..RECHARGES {
+        node.recharge(&account, &format!("order-{number}"), "1")
+            .await;
+    }
+    let more = memory(&server);
+    println!("with ten recharges more: {more:#?}");
+    // A ledger entry, a claim and a credit block.
+    let each = (whole(&more) - whole(&one)) / RECHARGES;
+    assert!((600..=1_400).contains(&each), "{each}");
 }

@@ -16,7 +16,7 @@ use tollgate::store::desk::Desk;
 use tollgate::store::shared::Ground;
 use tollgate::store::{Commit, KeyRecord, Published};
 use tollgate::sync::Times;
-use tollgate::sync::line::{Give, Line, Own, rules};
+use tollgate::sync::line::{Give, Line, Need, Own, rules};
 
 const LIMIT: u32 = 1_000;
 
@@ -132,7 +132,10 @@ impl World {
         let now = self.clock.now();
         let replica = &mut self.replicas[i];
         replica.line.collect(&replica.account, &replica.engine, now);
-        let need = Amount::from_nanos(replica.waiting.len() as i64);
+        let need = Need {
+            all: Amount::from_nanos(replica.waiting.len() as i64),
+            least: Amount::from_nanos(replica.waiting.len().min(1) as i64),
+        };
         let message = replica.line.message(
             &replica.account,
             need,
@@ -222,7 +225,7 @@ impl World {
 
     fn step(&mut self, offered: &[usize]) {
         let interval = self.times.interval.as_millis() as u64;
-        for i in 0..self.replicas.len() {
+        for (i, offered) in offered.iter().enumerate() {
             self.hear(i);
             if let Some((due, rate, places)) = self.replicas[i].told
                 && due <= self.now
@@ -235,7 +238,7 @@ impl World {
             if (self.now + i as u64 * interval / 3).is_multiple_of(interval) {
                 self.publish(i);
             }
-            for _ in 0..offered[i] {
+            for _ in 0..*offered {
                 self.call(i, self.now + PATIENCE);
             }
         }

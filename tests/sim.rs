@@ -59,7 +59,11 @@ pub fn teeth(most: u64) {
             }
         }
         match found {
-            Some((seed, how)) => println!("{mutation:?}: {}: {}", seed + 1, how.chars().take(160).collect::<String>()),
+            Some((seed, how)) => println!(
+                "{mutation:?}: {}: {}",
+                seed + 1,
+                how.chars().take(160).collect::<String>()
+            ),
             None => println!("{mutation:?}: NOT FOUND in {most}"),
         }
     }

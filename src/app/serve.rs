@@ -67,6 +67,8 @@ pub enum ServeError {
 pub fn serve(config: Config) -> Result<(), ServeError> {
     logging::init(&config.log)?;
     runtime()?.block_on(async {
+        // From now on: a process that says that it serves can be told to stop.
+        let stopped = stop_signal()?;
         let running = start(config, Clock::system()).await?;
         tracing::info!(
             proxy = %running.proxy_addr,
@@ -75,7 +77,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             replica = %running.core.replica,
             "serving"
         );
-        stop_signal().await?;
+        stopped.await;
         running.stop().await
     })
 }
@@ -104,16 +106,18 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
         .build()
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() -> Result<(), std::io::Error> {
+/// What ends with SIGTERM or SIGINT. From the moment that this returns neither ends the process by itself. Must be called on a tokio
+/// runtime.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, std::io::Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+    })
 }
 
 /// A process that serves.

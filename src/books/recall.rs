@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::remember::Remembered;
 use crate::id::AccountId;
 use crate::ledger::{Entry, TAIL_MAX};
 use crate::local::Local;
 use crate::local::memory::Document;
-use crate::store::{History, Snapshot};
+use crate::store::{History, Snapshot, StoreError};
 
 /// What documents of [`Remembered`] mean. Raised when an older tollgate could not read them.
 const FORMAT: u32 = 1;
@@ -38,12 +38,18 @@ struct Inner {
     known: DashMap<AccountId, Known, foldhash::fast::RandomState>,
     disk: Option<Disk>,
     dropped: AtomicU64,
+    /// The store may lack what is remembered: it is to be compared.
+    doubted: Notify,
+    /// Raised whenever the store turns out to have lost an account without having begun another history: it may have lost any.
+    epoch: AtomicU64,
 }
 
 #[derive(Clone)]
 struct Known {
     version: u64,
+    /// In which history, and epoch, it was last compared or written.
     history: Option<History>,
+    epoch: u64,
     /// `None` if it stands on disk alone.
     whole: Option<Arc<Remembered>>,
 }
@@ -85,6 +91,38 @@ impl Recall {
         self.0.disk.as_ref().map(|disk| &disk.local)
     }
 
+    /// The store may lack what is remembered: whoever compares the two, is woken.
+    pub(crate) fn doubt(&self) {
+        self.0.doubted.notify_one();
+    }
+
+    /// The store has lost an account that it had: it may have lost all.
+    pub(crate) fn doubt_all(&self) {
+        self.0.epoch.fetch_add(1, Relaxed);
+        self.doubt();
+    }
+
+    /// What [`Recall::compared`] says of an account that was compared since the store was last doubted.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.epoch.load(Relaxed)
+    }
+
+    /// Waits until the store is doubted.
+    pub(crate) async fn doubted(&self) {
+        self.0.doubted.notified().await;
+    }
+
+    /// Why an account is not in the store: because there is none, or because the store has lost it.
+    pub(crate) fn missing(&self, account: &AccountId) -> StoreError {
+        if self.version(account).is_none() {
+            return StoreError::NoAccount(account.clone());
+        }
+        self.doubt_all();
+        StoreError::Unavailable(format!(
+            "the store has lost account `{account}`, which is being put back"
+        ))
+    }
+
     /// Documents that were not written behind as too many waited, since the start.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Relaxed)
@@ -115,6 +153,7 @@ impl Recall {
             .or_insert_with(|| Known {
                 version: remembered.version,
                 history: remembered.history,
+                epoch: 0,
                 whole: None,
             });
         known.version = known.version.max(remembered.version);
@@ -144,6 +183,7 @@ impl Recall {
                         self.0.known.entry(id.clone()).or_insert(Known {
                             version: read.version,
                             history: read.history,
+                            epoch: 0,
                             whole: None,
                         });
                     }
@@ -161,6 +201,12 @@ impl Recall {
     /// The history that an account was last compared in.
     pub(crate) fn history(&self, account: &AccountId) -> Option<History> {
         self.0.known.get(account).and_then(|known| known.history)
+    }
+
+    /// In which history and epoch an account was last compared, or written.
+    pub(crate) fn compared(&self, account: &AccountId) -> Option<(History, u64)> {
+        let known = self.0.known.get(account)?;
+        Some((known.history?, known.epoch))
     }
 
     /// The version that is remembered, as far as it was looked at.
@@ -195,6 +241,7 @@ impl Recall {
         let fresh = Known {
             version: remembered.version,
             history: remembered.history,
+            epoch: self.epoch(),
             whole: Some(Arc::clone(&remembered)),
         };
         let mut known = self.0.known.entry(account).or_insert_with(|| fresh.clone());

@@ -95,7 +95,11 @@ impl Remembered {
     /// Whether it has as many of the last entries as it should: if not, they are to be read.
     pub fn is_whole(&self) -> bool {
         let count = u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
-        count >= self.book.entries.saturating_sub(Self::tail_after(&self.book))
+        count
+            >= self
+                .book
+                .entries
+                .saturating_sub(Self::tail_after(&self.book))
     }
 
     /// Whether a book as it was read says nothing new.

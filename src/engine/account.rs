@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release,
-    Ordering::SeqCst,
+    Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use std::time::Duration;
 
@@ -14,12 +12,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::Shared;
 use super::cell::{Cell, CellId, ModelId};
-use super::gcra::{Earned, Gcra, Rate};
+use super::gcra::{Earned, Gcra, Rate, TooSoon};
+use super::places::{Full, Places};
 use super::purse::Purse;
 use crate::clock::{Hour, Monotonic};
 use crate::id::AccountId;
 use crate::local::counters::{AccountCounters, RowId, Totals};
 use crate::policy::Policy;
+use crate::primitive::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex};
 use crate::refusal::Reason;
 use crate::usage::Tally;
 
@@ -36,9 +36,7 @@ struct Hot {
     rate_tolerance: AtomicU64,
     /// While the running time is below it, asking the store for more is known to be useless.
     dry_until: AtomicU64,
-    in_flight: AtomicU32,
-    /// This replica's share of the calls in flight; `u32::MAX` is no limit.
-    places: AtomicU32,
+    places: Places,
     /// Calls admitted under a rate limit, wrapping: what the demand is told from.
     admitted: AtomicU32,
     /// 0 is good standing; else the index of a [`Reason`] plus one.
@@ -51,6 +49,7 @@ struct Hot {
     retired: AtomicBool,
 }
 
+#[cfg(not(all(test, feature = "model")))]
 const _: () = assert!(size_of::<Hot>() == 64, "one cache line");
 
 /// A `rate_interval`: no limit.
@@ -59,8 +58,8 @@ const UNLIMITED: u64 = 0;
 /// A `rate_interval`: a limit of which this replica has no share.
 const NO_SHARE: u64 = u64::MAX;
 
-/// More calls in flight than a machine has memory for; one less than what means no limit.
-const PLACES_MAX: u32 = u32::MAX - 1;
+/// How often a call takes again because the share was cut under it. A share moves at most once in some milliseconds.
+const TAKES_MAX: u32 = 3;
 
 /// A flag: a hold that nobody settles is charged.
 const CHARGE_UNSETTLED: u8 = 1;
@@ -145,10 +144,7 @@ impl Account {
             ..Cells::default()
         };
         let account = Self {
-            hot: Hot {
-                places: AtomicU32::new(u32::MAX),
-                ..Hot::default()
-            },
+            hot: Hot::default(),
             sought: Sought::default(),
             counters,
             rules: ArcSwap::new(shared.rules(rules.clone())),
@@ -206,12 +202,7 @@ impl Account {
                 }
             }
         }
-        let unlimited = self.hot.places.load(Relaxed) == u32::MAX;
-        match policy.concurrency {
-            None => self.hot.places.store(u32::MAX, SeqCst),
-            Some(_) if unlimited => self.hot.places.store(0, SeqCst),
-            Some(_) => {}
-        }
+        self.hot.places.limit(policy.concurrency.is_some());
         let mut flags = 0;
         if policy.block_when == crate::policy::BlockWhen::ZeroOrLess {
             flags |= NEEDS_SOMETHING;
@@ -236,7 +227,8 @@ impl Account {
 
     /// This replica's share of the rate limit: `Ok(None)` if there is no limit, `Err` if there is one and no share of it.
     pub(super) fn rate(&self) -> Result<Option<Rate>, ()> {
-        match self.hot.rate_interval.load(Relaxed) {
+        // Acquire: a larger share that is seen here was paid for.
+        match self.hot.rate_interval.load(Acquire) {
             UNLIMITED => Ok(None),
             NO_SHARE => Err(()),
             interval => {
@@ -255,8 +247,7 @@ impl Account {
             Ok(Some(rate)) => Some(rate.milli()),
             Err(()) => Some(0),
         };
-        let places = self.hot.places.load(SeqCst);
-        (rate, (places != u32::MAX).then(|| places.into()))
+        (rate, self.hot.places.limited_to())
     }
 
     /// How many calls this replica would admit now by its share of the rate, and how long until its whole burst would pass; `None`
@@ -269,8 +260,29 @@ impl Account {
         }
     }
 
-    pub(super) const fn gcra(&self) -> &Gcra {
-        &self.hot.rate
+    /// Takes one call's worth of this replica's share of the rate. Returns what it was taken by; `None` if there is no limit. `Err` is
+    /// how long to wait, if there is a share to wait for.
+    ///
+    /// The share may be cut between the look at it and the taking. Who took after that, by the old price, sees the new one now and
+    /// pays that too: when a share is cut fewer calls may pass, never more.
+    pub(super) fn take_rate(&self, now: Monotonic) -> Result<Option<Rate>, Option<TooSoon>> {
+        for _ in 0..TAKES_MAX {
+            let Some(rate) = self.rate().map_err(|()| None)? else {
+                return Ok(None);
+            };
+            self.hot.rate.take(rate, now).map_err(Some)?;
+            if self.hot.rate_interval.load(Relaxed) <= rate.parts().0 {
+                return Ok(Some(rate));
+            }
+        }
+        Err(None)
+    }
+
+    /// Gives back what a call took that a later check refused: by the lower price, if the share has moved meanwhile.
+    pub(super) fn give_rate_back(&self, taken: Rate) {
+        let now = self.rate().ok().flatten();
+        let cheaper = now.filter(|now| now.parts().0 < taken.parts().0);
+        self.hot.rate.give_back(cheaper.unwrap_or(taken));
     }
 
     /// Goes on under another share of the rate limit, in thousandths of a call per second, with what it earned before anybody had it.
@@ -294,17 +306,13 @@ impl Account {
         }
         self.hot.rate.reshare(old, new, earned, now);
         self.hot.rate_tolerance.store(tolerance, Relaxed);
-        self.hot.rate_interval.store(interval, Relaxed);
+        self.hot.rate_interval.store(interval, Release);
     }
 
     /// Goes on under another share of the calls in flight. Returns how many places are taken: never fewer than calls are in flight, which
     /// keep theirs; but none comes in until there are fewer than the share.
     pub fn share_places(&self, share: u64) -> u64 {
-        let share = u32::try_from(share).unwrap_or(u32::MAX).min(PLACES_MAX);
-        self.hot.places.store(share, SeqCst);
-        // A call that came in before the new share stood is seen here; one that comes later sees the share.
-        let in_flight = self.hot.in_flight.load(SeqCst).min(PLACES_MAX);
-        share.max(in_flight).into()
+        self.hot.places.share(share)
     }
 
     /// Takes the whole of its limits: for who is alone, without a store to share them through.
@@ -329,7 +337,7 @@ impl Account {
     /// What callers asked of its limits. Takes the peak.
     pub(crate) fn asked(&self) -> Asked {
         let refused = self.sought.rate_refused.load(Relaxed);
-        let in_flight = self.hot.in_flight.load(Relaxed);
+        let in_flight = self.in_flight();
         Asked {
             calls: self.hot.admitted.load(Relaxed).wrapping_add(refused),
             rate_refused: refused,
@@ -369,42 +377,33 @@ impl Account {
 
     /// Counts a call in, if there is room. Whoever is in looks at [`Account::retired`] next: either it sees that the account is
     /// let go of, or [`Account::try_retire`] sees the call.
-    pub(super) fn enter(&self) -> Result<(), ()> {
-        let share = self.hot.places.load(SeqCst);
-        let enter = |n: u32| if n < share { n.checked_add(1) } else { None };
-        let entered = self.hot.in_flight.fetch_update(SeqCst, Relaxed, enter);
-        if share == u32::MAX {
-            return entered.map(drop).map_err(drop);
+    pub(super) fn enter(&self) -> Result<(), Full> {
+        let entered = self.hot.places.enter();
+        match entered {
+            Ok(None) => {}
+            Ok(Some(n)) => {
+                self.sought.peak.fetch_max(n, Relaxed);
+            }
+            Err(Full) => {
+                self.sought.places_refused.fetch_add(1, Relaxed);
+            }
         }
-        let Ok(before) = entered else {
-            self.sought.places_refused.fetch_add(1, Relaxed);
-            return Err(());
-        };
-        // The share may have been cut meanwhile: see `share_places`.
-        if before >= self.hot.places.load(SeqCst) {
-            self.leave();
-            self.sought.places_refused.fetch_add(1, Relaxed);
-            return Err(());
-        }
-        self.sought
-            .peak
-            .fetch_max(before.saturating_add(1), Relaxed);
-        Ok(())
+        entered.map(drop)
     }
 
     /// Counts a call in, room or not.
     pub(super) fn enter_anyway(&self) {
-        self.hot.in_flight.fetch_add(1, Relaxed);
+        self.hot.places.enter_anyway();
     }
 
     /// Counts a call out. Whoever sees that it has left sees what it counted.
     pub(super) fn leave(&self) {
-        self.hot.in_flight.fetch_sub(1, Release);
+        self.hot.places.leave();
     }
 
     /// Calls in flight.
     pub fn in_flight(&self) -> u32 {
-        self.hot.in_flight.load(Relaxed)
+        self.hot.places.in_flight()
     }
 
     fn flag(&self, flag: u8) -> bool {
@@ -453,7 +452,7 @@ impl Account {
     pub(crate) fn try_retire(&self) -> bool {
         self.hot.retired.store(true, SeqCst);
         // In this order: a call is awaited from before it leaves until its charge is counted.
-        let quiet = self.hot.in_flight.load(SeqCst) == 0 && self.awaited.load(SeqCst) == 0;
+        let quiet = self.hot.places.is_empty() && self.awaited.load(SeqCst) == 0;
         if !quiet {
             self.stay();
         }

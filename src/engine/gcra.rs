@@ -1,10 +1,11 @@
 //! A rate with a burst in one atomic word: the generic cell rate algorithm. The rule is a pure function; the atomic only
 //! carries it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Monotonic;
+use crate::primitive::AtomicU64;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -122,7 +123,8 @@ pub struct Earned {
 
 /// The one word: the theoretical arrival time of the next call, in running time.
 ///
-/// Relaxed throughout: the word guards no other memory.
+/// To take and to reshare acquires and releases: who takes after a share was cut sees so, if it looks at the share again. All else is
+/// relaxed.
 #[derive(Debug, Default)]
 pub struct Gcra(AtomicU64);
 
@@ -132,10 +134,7 @@ impl Gcra {
         let mut arrival = self.0.load(Relaxed);
         loop {
             let next = admit(arrival, now.nanos(), rate)?;
-            match self
-                .0
-                .compare_exchange_weak(arrival, next, Relaxed, Relaxed)
-            {
+            match self.0.compare_exchange_weak(arrival, next, AcqRel, Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(other) => arrival = other,
             }
@@ -153,7 +152,7 @@ impl Gcra {
     pub fn reshare(&self, old: Option<Rate>, new: Rate, earned: Earned, now: Monotonic) {
         let next = |arrival: u64| Some(reshared(arrival, now.nanos(), old, new, earned));
         // The closure never refuses, so neither does the update.
-        let _ = self.0.fetch_update(Relaxed, Relaxed, next);
+        let _ = self.0.fetch_update(AcqRel, Relaxed, next);
     }
 
     /// How many calls would pass now, and how long until the whole burst would.

@@ -1,8 +1,9 @@
 //! What admission spends from: the part of a lease that is neither spent nor held, in one atomic word.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::money::Amount;
+use crate::primitive::AtomicI64;
 
 /// `headroom = lease ceiling − spend − held`. One word, so that each of its changes is one step:
 ///

@@ -1,3 +1,6 @@
+#[cfg(feature = "model")]
+mod races;
+
 use std::time::Duration;
 
 use super::*;
@@ -419,6 +422,24 @@ fn an_account_that_is_let_go_is_looked_up_again() {
         Identified::NotLoaded(_)
     ));
     assert!(bench.engine.account(bench.account.id()).is_none());
+}
+
+#[test]
+fn what_was_taken_from_a_small_share_is_one_call_of_a_larger_one() {
+    let bench = bench(Policy {
+        qps: Some(1_000),
+        burst: Some(10),
+        ..Policy::default()
+    });
+    let (account, now) = (&bench.account, Monotonic::from_nanos(1));
+    let calls = || account.rate_view(now).unwrap().0;
+    let share = |milli| account.share_rate(milli, Earned::default(), now);
+    share(100_000);
+    assert_eq!(calls(), 1);
+    let taken = account.take_rate(now).unwrap().unwrap();
+    share(1_000_000);
+    account.give_rate_back(taken);
+    assert_eq!(calls(), 1);
 }
 
 #[test]

@@ -135,6 +135,62 @@ enum State {
     Ended(Charge),
 }
 
+impl Kept {
+    /// Ends it with a charge, by the hold or, if that has expired, by what `late` gives in its stead. `Err` is the charge that it had
+    /// ended with: that stands.
+    fn settle(&mut self, charge: Charge, late: impl FnOnce(&Self) -> Hold) -> Result<(), Charge> {
+        let late = matches!(self.state, State::Expired(_)).then(|| late(self));
+        // An account stays loaded until the charge that it awaits is counted: to the end of this.
+        let (hold, _awaited) = match std::mem::replace(&mut self.state, State::Ended(charge)) {
+            State::Open(hold) => (Some(hold), None),
+            State::Expired(awaited) => (late, Some(awaited)),
+            State::Ended(first) => {
+                self.state = State::Ended(first);
+                return Err(first);
+            }
+        };
+        charge::end(hold, Some(charge));
+        Ok(())
+    }
+
+    /// Ends it: its call never took place. `Err` is the charge that it had ended with.
+    fn release(&mut self) -> Result<(), Charge> {
+        match std::mem::replace(&mut self.state, State::Ended(NOTHING)) {
+            State::Open(hold) => hold.release(),
+            State::Expired(_) => {}
+            State::Ended(charge) => {
+                self.state = State::Ended(charge);
+                if charge != NOTHING {
+                    return Err(charge);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its time is over: ends an open hold as its account's policy says. Returns whether it was open.
+    fn expire(&mut self) -> bool {
+        if !matches!(self.state, State::Open(_)) {
+            return false;
+        }
+        let charged = self.key.account().rules().policy.unsettled == Unsettled::Charge;
+        let charge = Charge {
+            amount: self.grant.amount,
+            certainty: Certainty::Estimated,
+            counts: Counts::default().with(Meter::Request, 1),
+        };
+        let next = if charged {
+            State::Ended(charge)
+        } else {
+            State::Expired(Awaited::new(Arc::clone(&self.key)))
+        };
+        if let State::Open(hold) = std::mem::replace(&mut self.state, next) {
+            charge::end(Some(hold), charged.then_some(charge));
+        }
+        true
+    }
+}
+
 impl Holds {
     pub(super) fn new(max: usize) -> Self {
         Self {
@@ -261,24 +317,17 @@ impl Gate {
             .open
             .get_mut(id)
             .ok_or_else(|| HoldError::Unknown(id.into()))?;
+        let settled = |charge| HoldError::Settled(id.into(), charge);
         if let State::Ended(charge) = kept.state {
-            return Err(HoldError::Settled(id.into(), charge));
+            return Err(settled(charge));
         }
         let charge = priced(id, &kept, how)?;
         // Nothing is set aside any more once it has expired: the charge lands on what there is.
-        let late = |key: &Arc<Key>| {
-            self.engine
-                .late(Arc::clone(key), kept.model, self.clock.now())
+        let late = |kept: &Kept| {
+            let key = Arc::clone(&kept.key);
+            self.engine.late(key, kept.model, self.clock.now())
         };
-        let late = matches!(kept.state, State::Expired(_)).then(|| late(&kept.key));
-        // An account stays loaded until the charge that it awaits is counted: to the end of this.
-        let was = std::mem::replace(&mut kept.state, State::Ended(charge));
-        let (hold, _awaited) = match was {
-            State::Open(hold) => (Some(hold), None),
-            State::Expired(awaited) => (late, Some(awaited)),
-            State::Ended(_) => (None, None),
-        };
-        charge::end(hold, Some(charge));
+        kept.settle(charge, late).map_err(settled)?;
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
     }
@@ -290,17 +339,8 @@ impl Gate {
             .open
             .get_mut(id)
             .ok_or_else(|| HoldError::Unknown(id.into()))?;
-        match std::mem::replace(&mut kept.state, State::Ended(NOTHING)) {
-            State::Open(hold) => hold.release(),
-            State::Expired(_) => {}
-            State::Ended(charge) => {
-                kept.state = State::Ended(charge);
-                if charge != NOTHING {
-                    return Err(HoldError::Settled(id.into(), charge));
-                }
-            }
-        }
-        Ok(())
+        kept.release()
+            .map_err(|charge| HoldError::Settled(id.into(), charge))
     }
 
     /// The unit of a hold's account; `None` if there is no such hold here.
@@ -318,24 +358,8 @@ impl Gate {
             if now.mono >= kept.expires.mono.plus(REMEMBERED) {
                 return false;
             }
-            if now.mono >= kept.expires.mono && matches!(kept.state, State::Open(_)) {
-                expired = expired.saturating_add(1);
-                let charged = kept.key.account().rules().policy.unsettled == Unsettled::Charge;
-                let counts = Counts::default().with(Meter::Request, 1);
-                let charge = Charge {
-                    amount: kept.grant.amount,
-                    certainty: Certainty::Estimated,
-                    counts,
-                };
-                let next = if charged {
-                    State::Ended(charge)
-                } else {
-                    State::Expired(Awaited::new(Arc::clone(&kept.key)))
-                };
-                if let State::Open(hold) = std::mem::replace(&mut kept.state, next) {
-                    charge::end(Some(hold), charged.then_some(charge));
-                }
-            }
+            let over = now.mono >= kept.expires.mono && kept.expire();
+            expired = expired.saturating_add(usize::from(over));
             true
         });
         expired
@@ -387,3 +411,7 @@ fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod races;

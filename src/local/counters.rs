@@ -66,6 +66,7 @@ mod error;
 mod file;
 mod header;
 mod record;
+#[cfg_attr(all(test, feature = "model"), path = "counters/modelled.rs")]
 mod region;
 mod scan;
 mod slot;

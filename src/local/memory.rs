@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::ops::Bound;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    TableDefinition, TableError, WriteTransaction,
+    StorageError, TableDefinition, TableError, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -164,8 +165,12 @@ impl Memory {
             make(dir, replica)?;
         }
         check_magic(&path)?;
-        let db = builder().open(&path);
-        let db = db.map_err(|error| match error {
+        // Of a damaged file redb says so, or, in a build with its assertions, panics.
+        let opened = catch_unwind(|| builder().open(&path));
+        let opened = opened.unwrap_or(Err(DatabaseError::Storage(StorageError::Corrupted(
+            "its pages do not fit together".into(),
+        ))));
+        let db = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 MemoryError::InUse { path: path.clone() }
             }

@@ -20,6 +20,8 @@ pub struct Differences {
     pub(super) want: Amount,
     /// What of that is granted first.
     pub(super) need: Amount,
+    /// Less than this is not granted.
+    pub(super) least: Amount,
 }
 
 /// The largest share or limit: it is compared as a double, too.
@@ -65,21 +67,29 @@ pub fn differences(message: &Publish) -> Result<Differences, StoreError> {
             committed,
             want: message.want.or_zero().min(LEASE_MAX),
             need: message.need.or_zero().min(LEASE_MAX),
+            least: message.least.or_zero().min(LEASE_MAX),
         }),
         _ => Err(wrong("leaves the range")),
     }
 }
 
-/// How much of `want` is granted. Large while there is plenty, then shrinking geometrically, so that no replica strands what
-/// another needs; never less than what waiting calls need, if that much is left.
-pub(super) fn grant(unleased: Amount, live: u64, want: Amount, need: Amount) -> Amount {
-    let most = want.min(unleased).or_zero();
-    if live <= 1 || unleased > LEASE_MAX {
-        return most;
+/// How much of what is wanted is granted. Large while there is plenty, then shrinking geometrically, so that no replica strands what
+/// another needs; never less than what waiting calls need, if that much is left; and nothing, if it would let none of them pass: two
+/// replicas with half a call's money each would wait for each other.
+pub(super) fn grant(unleased: Amount, live: u64, by: &Differences) -> Amount {
+    let most = by.want.min(unleased).or_zero();
+    let granted = if live <= 1 || unleased > LEASE_MAX {
+        most
+    } else {
+        let shares = i64::try_from(live.saturating_mul(2)).unwrap_or(i64::MAX);
+        let share = unleased.nanos().checked_div(shares).unwrap_or(0);
+        most.min(by.need.max(Amount::from_nanos(share)))
+    };
+    if granted < by.least {
+        Amount::ZERO
+    } else {
+        granted
     }
-    let shares = i64::try_from(live.saturating_mul(2)).unwrap_or(i64::MAX);
-    let share = unleased.nanos().checked_div(shares).unwrap_or(0);
-    most.min(need.max(Amount::from_nanos(share)))
 }
 
 /// What stays committed of a replica whose lease is over: what it spent and the holds it reported.
@@ -112,23 +122,37 @@ mod tests {
     #[test]
     fn grants_follow_the_rule() {
         let most = LEASE_MAX.nanos();
-        for (unleased, live, want, need, granted) in [
-            (100, 1, 30, 0, 30),
-            (100, 1, 300, 0, 100),
-            (100, 2, 300, 0, 25),
-            (100, 2, 300, 60, 60),
-            (100, 2, 20, 60, 20),
-            (100, 2, 300, 600, 100),
-            (3, 2, 300, 0, 0),
-            (0, 2, 300, 5, 0),
-            (-7, 1, 300, 5, 0),
-            (100, 1, 0, 5, 0),
-            (most, 2, most, 0, most / 4),
-            (most + 1, 2, most, 0, most),
+        for (unleased, live, want, need, least, granted) in [
+            (100, 1, 30, 0, 0, 30),
+            (100, 1, 300, 0, 0, 100),
+            (100, 2, 300, 0, 0, 25),
+            (100, 2, 300, 60, 10, 60),
+            (100, 2, 20, 60, 10, 20),
+            (100, 2, 300, 600, 10, 100),
+            (100, 2, 300, 600, 101, 0),
+            (9, 2, 300, 600, 9, 9),
+            (3, 2, 300, 0, 0, 0),
+            (0, 2, 300, 5, 5, 0),
+            (-7, 1, 300, 5, 0, 0),
+            (100, 1, 0, 5, 0, 0),
+            (most, 2, most, 0, 0, most / 4),
+            (most + 1, 2, most, 0, 0, most),
         ] {
             let nano = Amount::from_nanos;
-            let got = grant(nano(unleased), live, nano(want), nano(need));
-            assert_eq!(got.nanos(), granted, "{unleased} {live} {want} {need}");
+            let by = Differences {
+                spend: nano(0),
+                healed: nano(0),
+                committed: nano(0),
+                want: nano(want),
+                need: nano(need),
+                least: nano(least),
+            };
+            let got = grant(nano(unleased), live, &by);
+            assert_eq!(
+                got.nanos(),
+                granted,
+                "{unleased} {live} {want} {need} {least}"
+            );
         }
     }
 

@@ -105,7 +105,8 @@ pub struct Step {
 /// - A replica that saw more spend than the store has says so: the difference is *lost*. It counts as spent and is out of reach.
 /// - If what stands is `believed`, in the history that the replica knows, `new` is stored, and the sums follow; of the replica's own spend, what had been lost is lost no more.
 ///   Then, unless the history is fenced, of `want` is granted `min(want, max(need, unleased / (2 × live replicas)), unleased)`; the
-///   middle term is left out if this is the only live replica or more than [`super::LEASE_MAX`] is left. Shares are granted as far as
+///   middle term is left out if this is the only live replica or more than [`super::LEASE_MAX`] is left; and less than `least` is
+///   not granted at all. Shares are granted as far as
 ///   the limit goes.
 /// - Otherwise nothing is stored but that the replica spoke, and it is told what stands.
 ///
@@ -140,7 +141,7 @@ pub fn publish(
         let granted = if fenced {
             Amount::ZERO
         } else {
-            grant(free, head.live, by.want, by.need)
+            grant(free, head.live, by)
         };
         head.unleased = free.checked_sub(granted)?;
         row.spend = message.new.spend;

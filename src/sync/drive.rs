@@ -133,7 +133,7 @@ async fn schedule(sync: Arc<Sync>) {
             sync.unload_rested();
             sync.observe_due();
             if sync.status.unreconciled.swap(false, Relaxed) {
-                sync.reconcile.notify_one();
+                sync.books.recall.doubt();
             }
             if sync.status.documents_due.swap(false, SeqCst) {
                 let sync = Arc::clone(&sync);
@@ -189,7 +189,7 @@ async fn keep(sync: Arc<Sync>) {
 async fn listen(sync: Arc<Sync>) {
     let mut changes = sync.store.changes();
     // Whatever changed before this listens, nobody tells.
-    sync.reconcile.notify_one();
+    sync.books.recall.doubt();
     sync.follow_all().await;
     loop {
         match changes.recv().await {
@@ -275,7 +275,8 @@ impl Sync {
             return entries;
         }
         let now = self.clock.now();
-        let (mut leased, mut held) = (Amount::ZERO, Amount::ZERO);
+        let (mut leased, mut held, mut lost) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
+        let (mut fenced, mut stalest) = (0_u64, Duration::ZERO);
         let mut entries = Vec::new();
         for entry in &self.lines {
             let mut line = entry.line();
@@ -283,6 +284,9 @@ impl Sync {
             line.forget(&entry.account, now);
             leased = leased.saturating_add(line.leased());
             held = held.saturating_add(line.held(&entry.account));
+            lost = lost.saturating_add(line.known.lost);
+            fenced = fenced.saturating_add(u64::from(line.fenced()));
+            stalest = stalest.max(line.staleness(now));
             if round == Round::Leaving || line.has_news(&entry.account, &self.settings.times, now) {
                 drop(line);
                 entries.push(Arc::clone(&entry));
@@ -290,6 +294,10 @@ impl Sync {
         }
         self.status.leased.store(leased.nanos(), Relaxed);
         self.status.held.store(held.nanos(), Relaxed);
+        self.status.lost.store(lost.nanos(), Relaxed);
+        self.status.fenced.store(fenced, Relaxed);
+        let stalest = u64::try_from(stalest.as_nanos()).unwrap_or(u64::MAX);
+        self.status.stalest.store(stalest, Relaxed);
         entries
     }
 
@@ -350,7 +358,7 @@ impl Sync {
 
     /// The store does not have an account that was loaded from it.
     fn gone(self: &Arc<Self>, entry: &Arc<Entry>) {
-        self.reconcile.notify_one();
+        self.books.recall.doubt_all();
         let (sync, entry) = (Arc::clone(self), Arc::clone(entry));
         let next = line::Next {
             rejoin: true,
@@ -360,7 +368,7 @@ impl Sync {
     }
 
     fn message(&self, entry: &Entry, give: Give, now: Now) -> Option<Publish> {
-        let need = Amount::from_nanos(entry.waiting.load(SeqCst));
+        let need = entry.need();
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
         let rules = entry.account.rules();
@@ -407,7 +415,7 @@ impl Sync {
         if next.rejoin
             && let Some(_alone) = Alone::begin(&entry.rejoining)
         {
-            self.reconcile.notify_one();
+            self.books.recall.doubt();
             if let Err(error) = self.rejoin(id).await {
                 tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
             }
@@ -573,7 +581,7 @@ impl Sync {
                 tokio::spawn(async move { sync.publish(&[entry], give).await });
             }
             Change::All => {
-                self.reconcile.notify_one();
+                self.books.recall.doubt();
                 self.follow_all().await;
             }
             Change::Document(_) => self.follow_documents().await,

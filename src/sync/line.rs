@@ -81,6 +81,8 @@ pub struct Line {
     pub known: Known,
     last_ok: Monotonic,
     failed: Option<Monotonic>,
+    /// The last answer came from a history that grants nothing yet.
+    fenced: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -118,6 +120,15 @@ impl Own {
 struct InFlight {
     sent: Monotonic,
     message: Publish,
+}
+
+/// What waiting calls are short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// All of them together.
+    pub all: Amount,
+    /// The one that wants the least.
+    pub least: Amount,
 }
 
 /// What goes back to the store beyond what is idle.
@@ -228,6 +239,7 @@ impl Line {
             },
             last_ok: now.mono,
             failed: None,
+            fenced: false,
         }
     }
 
@@ -313,6 +325,21 @@ impl Line {
             .is_some_and(|at| now.mono.since(at) < times.interval)
     }
 
+    /// Whether the store, when it last answered, granted nothing to anybody.
+    pub const fn fenced(&self) -> bool {
+        self.fenced
+    }
+
+    /// How old what is known of the account may be: how long ago it was last heard of, if anything is leased. One at rest is not stale: it
+    /// is read when it is called.
+    pub fn staleness(&self, now: Now) -> Duration {
+        if self.ceiling > self.spend {
+            now.mono.since(self.last_ok)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether the last message failed.
     pub const fn failing(&self) -> bool {
         self.failed.is_some()
@@ -327,11 +354,11 @@ impl Line {
         })
     }
 
-    /// The next message, unless one is on its way. `need` is what waiting calls are short of.
+    /// The next message, unless one is on its way. `need` is what waiting calls are short of, in all and for the least of them.
     pub fn message(
         &mut self,
         account: &Account,
-        need: Amount,
+        need: Need,
         give: Give,
         policy: &Policy,
         times: &Times,
@@ -340,6 +367,7 @@ impl Line {
         if self.in_flight.is_some() {
             return None;
         }
+        let Need { all: need, least } = need;
         if need.is_positive() {
             self.demand.last_used = now.mono;
             self.demand.last_need = need;
@@ -350,7 +378,10 @@ impl Line {
         } else {
             self.target(times, now)
         };
-        let given = account.purse().give_back(twice(target).max(need));
+        // What lets none of the waiting calls pass is kept from others only.
+        let stranded = give == Give::Money && account.purse().headroom() < least;
+        let keep = if stranded { Amount::ZERO } else { need };
+        let given = account.purse().give_back(twice(target).max(keep));
         self.ceiling = self.ceiling.saturating_sub(given);
         let headroom = account.purse().headroom();
         // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
@@ -374,6 +405,12 @@ impl Line {
             held: self.held(account),
             want: want.min(LEASE_MAX),
             need: need.saturating_sub(headroom).or_zero().min(LEASE_MAX),
+            least: if self.others_free().is_positive() {
+                least.saturating_sub(headroom).or_zero().min(LEASE_MAX)
+            } else {
+                // Nobody could wait for it: calls that need less find it here.
+                Amount::ZERO
+            },
             seen: self.seen,
             // What a book has absorbed was spent, whoever saw it.
             total: self.known.total.max(self.known.book.absorbed),
@@ -459,6 +496,7 @@ impl Line {
             return Next::default();
         };
         self.failed = None;
+        self.fenced = answer.fenced;
         let mut next = Next {
             refresh: answer.version > self.known.version,
             rejoin: answer.version < self.known.version

@@ -42,6 +42,18 @@ impl Sync {
         Ok(())
     }
 
+    /// Remembers an account that was changed through this replica and is not loaded: nobody else here would.
+    pub(super) async fn remember_unloaded(&self, id: &AccountId) -> Result<(), StoreError> {
+        if self.entry(id).is_some() {
+            return Ok(());
+        }
+        let Some(snapshot) = self.note(self.store.read(id, &[]).await)? else {
+            return Ok(());
+        };
+        let keys = self.note(self.store.keys(id).await)?;
+        self.remember(snapshot, keys).await
+    }
+
     pub(super) async fn remember_or_warn(&self, snapshot: Snapshot, keys: Vec<KeyRecord>) {
         let account = snapshot.book.account.clone();
         if let Err(error) = self.remember(snapshot, keys).await {
@@ -133,7 +145,7 @@ impl Sync {
     /// its spend is published again.
     pub(super) async fn reconcile(self: Arc<Self>) {
         loop {
-            self.reconcile.notified().await;
+            self.books.recall.doubted().await;
             self.recover().await;
             self.reconcile_all().await;
         }
@@ -144,6 +156,9 @@ impl Sync {
         loop {
             let ids = self.books.recall.accounts(after.take(), PAGE).await;
             let Some(last) = ids.last().cloned() else {
+                if !self.status.unreconciled.load(Relaxed) {
+                    self.status.restoring.store(false, Relaxed);
+                }
                 return;
             };
             let work = stream::iter(ids).for_each_concurrent(AT_ONCE, |id| async move {
@@ -159,9 +174,11 @@ impl Sync {
 
     async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
         let history = self.store.history(id).await?;
-        if self.books.recall.history(id) == Some(history) {
+        let epoch = self.books.recall.epoch();
+        if self.books.recall.compared(id) == Some((history, epoch)) {
             return Ok(());
         }
+        self.status.restoring.store(true, Relaxed);
         self.rejoin(id).await?;
         self.account(id).await?;
         self.refresh(id).await?;
@@ -188,7 +205,7 @@ impl Sync {
             match self.account(&id).await {
                 Ok(Some(_)) => {}
                 // It is put back first, if it is remembered.
-                Ok(None) => self.reconcile.notify_one(),
+                Ok(None) => self.books.recall.doubt(),
                 Err(error) => {
                     tracing::debug!(account = %id, %error, "could not be taken up");
                     self.status.unreconciled.store(true, Relaxed);

@@ -77,6 +77,16 @@ struct LevelHandles {
     sync_failing: Gauge,
     sync_errors: Counter,
     refill_waits: Counter,
+    healed: Counter,
+    restored: Counter,
+    lapsed: Counter,
+    retired: Counter,
+    unremembered: Counter,
+    fenced: Gauge,
+    lost: Gauge,
+    stalest: Gauge,
+    unprotected: Gauge,
+    exposure: Gauge,
     accounts: Gauge,
     holds_open: Gauge,
     held: Gauge,
@@ -119,6 +129,24 @@ pub struct Levels {
     pub sync_errors: u64,
     /// Calls that waited for an empty lease, since the start.
     pub refill_waits: u64,
+    /// Answers that showed that the store had lost this replica's spend, since the start.
+    pub healed: u64,
+    /// Commands put back into a store that had lost them, since the start.
+    pub restored: u64,
+    /// Replicas whose lease was taken back by this one, since the start.
+    pub lapsed: u64,
+    /// Replicas that were retired by this one, since the start.
+    pub retired: u64,
+    /// Accounts that nothing is granted for yet, as the store's history is too young.
+    pub fenced: u64,
+    /// Spend that the store has lost and nobody has published again yet.
+    pub lost: Amount,
+    /// How long ago the longest silent of the leased accounts was heard of.
+    pub stalest: Duration,
+    /// Usage slots that a `kill -9` would take.
+    pub unprotected: u64,
+    /// Books that were not written to disk to be remembered, since the start.
+    pub unremembered: u64,
     /// Accounts in memory.
     pub accounts: u64,
     /// Calls and API holds that are open.
@@ -393,6 +421,46 @@ impl LevelHandles {
                 "tollgate_refill_waits_total",
                 "Calls that waited for an empty lease.",
             ),
+            healed: counter(
+                "tollgate_store_healed_total",
+                "Answers that showed that the store had lost spend of this replica, which was published again.",
+            ),
+            restored: counter(
+                "tollgate_store_restored_total",
+                "Commands that this replica put back into a store that had lost them.",
+            ),
+            lapsed: counter(
+                "tollgate_replicas_lapsed_total",
+                "Leases of silent replicas that this one took back, by account.",
+            ),
+            retired: counter(
+                "tollgate_replicas_retired_total",
+                "Replicas that this one retired, by account.",
+            ),
+            unremembered: counter(
+                "tollgate_books_unremembered_total",
+                "Books that were not written to disk to be remembered, as too many waited.",
+            ),
+            fenced: gauge(
+                "tollgate_accounts_fenced",
+                "Accounts that nothing is granted for yet, as the store may have lost history.",
+            ),
+            lost: gauge(
+                "tollgate_lost_units",
+                "Spend that the store has lost and that nobody has published again yet, in units of money.",
+            ),
+            stalest: gauge(
+                "tollgate_stalest_lease_seconds",
+                "How long ago the longest silent of the leased accounts was heard of.",
+            ),
+            unprotected: gauge(
+                "tollgate_counters_unprotected",
+                "Usage counters that are not in the counter file: a killed process loses them.",
+            ),
+            exposure: gauge(
+                "tollgate_exposure_units",
+                "What this replica may still spend without the store: leased and not spent, holds included, in units of money.",
+            ),
             accounts: gauge("tollgate_accounts", "Accounts in memory."),
             holds_open: gauge("tollgate_holds_open", "Calls and API holds that are open."),
             held: gauge(
@@ -418,11 +486,28 @@ impl LevelHandles {
         self.sync_failing.set(u8::from(levels.sync_failing));
         self.sync_errors.absolute(levels.sync_errors);
         self.refill_waits.absolute(levels.refill_waits);
+        for (counter, count) in [
+            (&self.healed, levels.healed),
+            (&self.restored, levels.restored),
+            (&self.lapsed, levels.lapsed),
+            (&self.retired, levels.retired),
+            (&self.unremembered, levels.unremembered),
+        ] {
+            counter.absolute(count);
+        }
+        self.fenced.set(count(levels.fenced));
+        self.unprotected.set(count(levels.unprotected));
+        self.stalest.set(levels.stalest);
         self.accounts.set(count(levels.accounts));
         self.holds_open.set(count(levels.holds_open));
         for (gauge, amount) in [
             (&self.held, levels.held),
             (&self.leased, levels.leased),
+            (&self.lost, levels.lost),
+            (
+                &self.exposure,
+                levels.leased.saturating_add(levels.overshoot_bound),
+            ),
             (&self.overshoot_bound, levels.overshoot_bound),
             (&self.overshoot_seen, levels.overshoot_seen),
         ] {

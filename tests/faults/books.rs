@@ -145,7 +145,7 @@ pub(super) fn check_calls(seen: &Seen, tight_money: Amount) {
     assert!(spent <= tight_money, "{spent} spent of {tight_money}");
 }
 
-/// No call of `rich` that a replica was sent within some time was charged.
+/// None of some calls was charged.
 pub(super) fn check_none_charged(seen: &Seen, which: impl Fn(&Call) -> bool) {
     let charged: Vec<_> = seen
         .calls()

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use tollgate::books::remember::Stands;
 use tollgate::ledger::{Action, Applied, Claim, Command, Entry, Rejected, Seen, TAIL_MAX, apply};
 use tollgate::money::Amount;
 use tollgate::policy::Overrides;
-use tollgate::books::remember::Stands;
 use tollgate::store::desk::Desk;
 use tollgate::store::{Commit, Snapshot};
 
@@ -51,16 +51,22 @@ impl Backend {
             given.at_risk |= given.acknowledged == Some(ident);
         }
     }
-
 }
 
 /// A command as it is written into a store.
 pub(crate) fn commit(expected: u64, applied: Applied, command: &Command) -> Commit {
-    let Applied { book, entries, events, credit_delta } = applied;
+    let Applied {
+        book,
+        entries,
+        events,
+        credit_delta,
+    } = applied;
     let entry = entries.last().cloned();
     let claim = |name| {
         let fingerprint = command.fingerprint();
-        entry.clone().map(|entry| (name, Claim { fingerprint, entry }))
+        entry
+            .clone()
+            .map(|entry| (name, Claim { fingerprint, entry }))
     };
     Commit {
         expected,
@@ -129,8 +135,16 @@ impl World {
                 note,
             },
             6 => Action::Adjust { amount, note },
-            7 => Action::Adjust { amount: amount.negated(), note },
-            8 => Action::LateCharge { amount, key: None, model: None, note },
+            7 => Action::Adjust {
+                amount: amount.negated(),
+                note,
+            },
+            8 => Action::LateCharge {
+                amount,
+                key: None,
+                model: None,
+                note,
+            },
             _ => Action::Configure {
                 name: None,
                 policy: None,
@@ -164,7 +178,11 @@ impl World {
         let given = &mut self.backend.given[number];
         given.busy = true;
         let (account, command) = (given.account, given.command.clone());
-        let job = Job { command, number: Some(number), tries: 0 };
+        let job = Job {
+            command,
+            number: Some(number),
+            tries: 0,
+        };
         // Its caller waits for so long, should the replica die.
         self.try_later(number, 400 * MS);
         self.run_job(slot, account, job);
@@ -201,7 +219,11 @@ impl World {
             }
         }
         let mut named = read.book.clone();
-        if let Action::Configure { overrides: Some(overrides), .. } = &job.command.action {
+        if let Action::Configure {
+            overrides: Some(overrides),
+            ..
+        } = &job.command.action
+        {
             named.overrides = overrides.clone();
         }
         let policy = self.policy_of(account, &named);
@@ -251,7 +273,11 @@ impl World {
         if first {
             self.watch[account].paid += credit.nanos();
         }
-        if let Action::Configure { overrides: Some(overrides), .. } = action {
+        if let Action::Configure {
+            overrides: Some(overrides),
+            ..
+        } = action
+        {
             let floor = overrides.credit_limit.unwrap_or_default().nanos();
             let watch = &mut self.watch[account];
             watch.floor = watch.floor.max(floor);
@@ -286,7 +312,11 @@ impl World {
             {
                 continue;
             }
-            let count = desk.entries.iter().filter(|entry| entry.note == given.note).count();
+            let count = desk
+                .entries
+                .iter()
+                .filter(|entry| entry.note == given.note)
+                .count();
             let expires = match &given.command.action {
                 Action::Grant { expires, .. } => expires.is_some(),
                 _ => false,
@@ -300,7 +330,9 @@ impl World {
             }
             let waits = given.acknowledged.is_none() && !given.given_up;
             if waits {
-                return Err(format!("command {number} was never acknowledged: {given:?}"));
+                return Err(format!(
+                    "command {number} was never acknowledged: {given:?}"
+                ));
             }
         }
         let moved: i64 = desk

@@ -10,7 +10,7 @@ use tollgate::ledger::{Book, Command, TAIL_MAX};
 use tollgate::money::Amount;
 use tollgate::policy::{Policy, StoreOutage};
 use tollgate::store::{Change, History, Published, Scarce, Snapshot, StoreError, Stored};
-use tollgate::sync::line::{Give, Next};
+use tollgate::sync::line::{Give, Need, Next};
 use tollgate::usage::{Certainty, Counts};
 
 use super::mutation::{self, Mutation};
@@ -45,7 +45,9 @@ pub(crate) enum Purpose {
     Publish,
     Load,
     /// Takes up a book. `compared`: the account was compared with the store.
-    Refresh { compared: bool },
+    Refresh {
+        compared: bool,
+    },
     /// Compares an account with what is remembered of it.
     Compare(Box<Remembered>),
     PutBack(Box<PutBack>),
@@ -79,7 +81,14 @@ impl World {
         replica.last_token += 1;
         let (token, life) = (replica.last_token, replica.life);
         let history = connected.map_or(0, |(history, _)| history);
-        replica.asks.insert(token, Asked { account, history, purpose });
+        replica.asks.insert(
+            token,
+            Asked {
+                account,
+                history,
+                purpose,
+            },
+        );
         let Some((history, age)) = connected else {
             self.at(TIMEOUT, Event::Timeout { slot, life, token });
             return;
@@ -141,7 +150,9 @@ impl World {
             let times = self.setup.times;
             let replica = &mut self.replicas[slot];
             let (engine, now) = (Arc::clone(&replica.engine), replica.hands.now(self.now));
-            let Some(loaded) = replica.loaded(account) else { continue };
+            let Some(loaded) = replica.loaded(account) else {
+                continue;
+            };
             loaded.line.collect(&loaded.account, &engine, now);
             let news = loaded.line.has_news(&loaded.account, &times, now);
             let dirty = loaded.line.unpublished().is_positive() || loaded.line.failing();
@@ -164,7 +175,9 @@ impl World {
         for account in 0..self.setup.accounts {
             let replica = &mut self.replicas[slot];
             let (engine, now) = (Arc::clone(&replica.engine), replica.hands.now(self.now));
-            let Some(loaded) = replica.loaded(account) else { continue };
+            let Some(loaded) = replica.loaded(account) else {
+                continue;
+            };
             loaded.line.collect(&loaded.account, &engine, now);
             if !loaded.line.at_rest(&loaded.account) {
                 done = false;
@@ -175,7 +188,12 @@ impl World {
         let late = replica.leaving.is_some_and(|until| until <= self.now);
         if replica.up && (done || late) {
             let with_file = !done || !self.store.whole() || self.dice.chance(500);
-            self.say(|world| format!("{} is gone, all said: {done}, file: {with_file}", world.who(slot)));
+            self.say(|world| {
+                format!(
+                    "{} is gone, all said: {done}, file: {with_file}",
+                    world.who(slot)
+                )
+            });
             self.stop(slot, with_file);
         }
     }
@@ -188,19 +206,38 @@ impl World {
         let (times, mistake) = (self.setup.times, self.mutation);
         let replica = &mut self.replicas[slot];
         let (engine, now) = (Arc::clone(&replica.engine), replica.hands.now(self.now));
-        let Some(loaded) = replica.loaded(account) else { return };
+        let Some(loaded) = replica.loaded(account) else {
+            return;
+        };
         loaded.line.collect(&loaded.account, &engine, now);
-        let need: i64 = loaded.waiting.iter().map(|waiter| waiter.want.amount.max(1)).sum();
+        let needs = loaded
+            .waiting
+            .iter()
+            .map(|waiter| waiter.want.amount.max(1));
+        let need = Need {
+            all: Amount::from_nanos(needs.clone().sum()),
+            least: Amount::from_nanos(needs.min().unwrap_or(0)),
+        };
         let policy = loaded.account.rules().policy.clone();
         let before = loaded.account.purse().headroom();
-        let need = Amount::from_nanos(need);
-        let message =
-            loaded.line.message(&loaded.account, need, give, &policy, &times, now);
+        let message = loaded
+            .line
+            .message(&loaded.account, need, give, &policy, &times, now);
         let Some(mut message) = message else { return };
         mutation::message(mistake, loaded, &mut message, before);
         let limits = (message.rate.limit, message.places.limit);
-        loaded.sent = Some(Sent { at: now.mono, give, tries, limits });
-        self.send(slot, account, Ask::Publish(Box::new(message)), Purpose::Publish);
+        loaded.sent = Some(Sent {
+            at: now.mono,
+            give,
+            tries,
+            limits,
+        });
+        self.send(
+            slot,
+            account,
+            Ask::Publish(Box::new(message)),
+            Purpose::Publish,
+        );
         self.check(account);
         self.dies(slot);
     }
@@ -210,7 +247,9 @@ impl World {
         if replica.life != life {
             return;
         }
-        let Some(asked) = replica.asks.remove(&token) else { return };
+        let Some(asked) = replica.asks.remove(&token) else {
+            return;
+        };
         replica.note(false, self.now);
         let account = asked.account;
         match asked.purpose {
@@ -250,7 +289,12 @@ impl World {
         if replica.life != life || replica.cut {
             return;
         }
-        let Some(Asked { account, history, purpose }) = replica.asks.remove(&token) else {
+        let Some(Asked {
+            account,
+            history,
+            purpose,
+        }) = replica.asks.remove(&token)
+        else {
             return;
         };
         replica.note(true, self.now);
@@ -303,12 +347,26 @@ impl World {
         let gone = matches!(answer, Err(StoreError::NoAccount(_)));
         let replica = &mut self.replicas[slot];
         let now = replica.hands.now(self.now);
-        let Some(loaded) = replica.loaded[account].as_mut() else { return };
-        let Some(Sent { at, give, tries, .. }) = loaded.sent.take() else { return };
-        let policy = loaded.line.known.book.overrides.over(&self.setup.policies[account].0);
+        let Some(loaded) = replica.loaded[account].as_mut() else {
+            return;
+        };
+        let Some(Sent {
+            at, give, tries, ..
+        }) = loaded.sent.take()
+        else {
+            return;
+        };
+        let policy = loaded
+            .line
+            .known
+            .book
+            .overrides
+            .over(&self.setup.policies[account].0);
         let answer = answer.ok();
         mutation::before_answer(loaded, answer.as_ref());
-        let next = loaded.line.answer(&loaded.account, answer.as_ref(), &policy, &times, now);
+        let next = loaded
+            .line
+            .answer(&loaded.account, answer.as_ref(), &policy, &times, now);
         mutation::after_answer(self.mutation, loaded, answer.as_ref(), at, now.mono);
         match &answer {
             Some(answer) if answer.applied => {
@@ -330,7 +388,12 @@ impl World {
         if next.again && tries + 1 < AGAIN_MAX {
             self.publish(slot, account, give, tries + 1);
         }
-        self.attend(slot, account, next, answer.is_some_and(|answer| answer.fenced));
+        self.attend(
+            slot,
+            account,
+            next,
+            answer.is_some_and(|answer| answer.fenced),
+        );
     }
 
     /// What an answer asks for.
@@ -340,11 +403,15 @@ impl World {
         }
         let now = self.replicas[slot].hands.now(self.now).mono;
         let interval = self.setup.times.interval;
-        let Some(loaded) = self.replicas[slot].loaded(account) else { return };
+        let Some(loaded) = self.replicas[slot].loaded(account) else {
+            return;
+        };
         if next.short && !next.scarce && !next.refresh && !fenced {
             loaded.account.dry_until(now.plus(interval));
         }
-        let crowd = next.crowded.filter(|_| now.since(loaded.crowded) >= interval / 4);
+        let crowd = next
+            .crowded
+            .filter(|_| now.since(loaded.crowded) >= interval / 4);
         let seek = next.scarce && now.since(loaded.looked) >= interval;
         if crowd.is_some() {
             loaded.crowded = now;
@@ -365,14 +432,25 @@ impl World {
         if next.refresh {
             self.refresh(slot, account);
         } else if !next.again {
-            let wait = if next.scarce || next.shareless { SCARCE_WAIT } else { 0 };
+            let wait = if next.scarce || next.shareless {
+                SCARCE_WAIT
+            } else {
+                0
+            };
             self.awake(slot, account, wait);
         }
     }
 
     fn awake(&mut self, slot: usize, account: usize, wait: Micros) {
         let life = self.replicas[slot].life;
-        self.at(wait, Event::Wake { slot, life, account });
+        self.at(
+            wait,
+            Event::Wake {
+                slot,
+                life,
+                account,
+            },
+        );
     }
 
     /// Takes back what silent replicas have, if they could have been heard.
@@ -387,9 +465,14 @@ impl World {
 
     /// Reads a book and takes it up.
     pub(crate) fn refresh(&mut self, slot: usize, account: usize) {
-        let Some(loaded) = self.replicas[slot].loaded(account) else { return };
+        let Some(loaded) = self.replicas[slot].loaded(account) else {
+            return;
+        };
         if !std::mem::replace(&mut loaded.refreshing, true) {
-            let ask = Ask::Read { claims: Vec::new(), after: None };
+            let ask = Ask::Read {
+                claims: Vec::new(),
+                after: None,
+            };
             self.send(slot, account, ask, Purpose::Refresh { compared: false });
         }
     }
@@ -399,7 +482,10 @@ impl World {
         if self.replicas[slot].loaded[account].is_some() {
             self.refresh(slot, account);
         } else {
-            let ask = Ask::Read { claims: Vec::new(), after: None };
+            let ask = Ask::Read {
+                claims: Vec::new(),
+                after: None,
+            };
             self.send(slot, account, ask, Purpose::Refresh { compared: false });
         }
     }
@@ -445,7 +531,9 @@ impl World {
             let keys = stands.keys.iter();
             let keys = keys.map(|key| engine.load_key(None, &loaded.account, key.clone()));
             loaded.keys = keys.collect();
-            loaded.line.follow(&loaded.account, stands.snapshot, policy, now);
+            loaded
+                .line
+                .follow(&loaded.account, stands.snapshot, policy, now);
         } else if compared {
             self.load(slot, account);
         }
@@ -470,7 +558,11 @@ impl World {
         if known.is_some_and(|known| known.knows(stands.snapshot.version)) {
             return;
         }
-        let Stands { snapshot, tail, keys } = stands.clone();
+        let Stands {
+            snapshot,
+            tail,
+            keys,
+        } = stands.clone();
         let fresh = Remembered {
             history: Some(History(history)),
             ..Remembered::new(&snapshot, tail, keys)
@@ -507,7 +599,9 @@ impl World {
 
     /// Every account that is remembered is compared, if the store's history is another one; and what the file counted is taken up.
     pub(crate) fn reconcile(&mut self, slot: usize) {
-        let Some((history, _)) = self.connect(slot) else { return };
+        let Some((history, _)) = self.connect(slot) else {
+            return;
+        };
         self.replicas[slot].reconcile = false;
         for account in 0..self.setup.accounts {
             if self.uncompared(slot, account, history) {
@@ -525,7 +619,10 @@ impl World {
             self.replicas[slot].comparing.remove(&account);
             return;
         };
-        let ask = Ask::Read { claims: ours.claims(), after: None };
+        let ask = Ask::Read {
+            claims: ours.claims(),
+            after: None,
+        };
         self.send(slot, account, ask, Purpose::Compare(Box::new(ours)));
     }
 
@@ -541,18 +638,32 @@ impl World {
             }
         };
         self.say(|world| {
-            let (who, PutBack { commands, forgotten, .. }) = (world.who(slot), &plan);
+            let (
+                who,
+                PutBack {
+                    commands,
+                    forgotten,
+                    ..
+                },
+            ) = (world.who(slot), &plan);
             format!("{who} puts back {commands} commands of a{account}, {forgotten} forgotten")
         });
         if plan.forgotten > 0 && ours.book.entries <= TAIL_MAX as u64 {
-            let how = format!("{} forgot {} entries of a{account}", self.who(slot), plan.forgotten);
+            let how = format!(
+                "{} forgot {} entries of a{account}",
+                self.who(slot),
+                plan.forgotten
+            );
             self.breaks("what was acknowledged is remembered", how);
             return;
         }
         let version = read.map_or(0, |stands| stands.snapshot.version);
         if let Some(commit) = &plan.commit {
             let commit = Box::new(commit.clone());
-            let ask = Ask::Commit { commit, command: None };
+            let ask = Ask::Commit {
+                commit,
+                command: None,
+            };
             self.send(slot, account, ask, Purpose::PutBack(Box::new(plan)));
         } else {
             self.put_keys(slot, account, Box::new(plan), 0, version);
@@ -569,25 +680,40 @@ impl World {
     ) {
         if let Some(key) = plan.keys.get(at) {
             let key = Box::new(key.clone());
-            let ask = Ask::PutKey { expected: version, key };
+            let ask = Ask::PutKey {
+                expected: version,
+                key,
+            };
             self.send(slot, account, ask, Purpose::PutKey(plan, at));
         } else {
-            let ask = Ask::Read { claims: Vec::new(), after: None };
+            let ask = Ask::Read {
+                claims: Vec::new(),
+                after: None,
+            };
             self.send(slot, account, ask, Purpose::Refresh { compared: true });
         }
     }
 
     /// Lets the ledger look.
     fn observe(&mut self, slot: usize, account: usize) {
-        let Some(loaded) = self.replicas[slot].loaded(account) else { return };
+        let Some(loaded) = self.replicas[slot].loaded(account) else {
+            return;
+        };
         if !std::mem::replace(&mut loaded.observing, true) {
-            let job = Job { command: Command::observe(), number: None, tries: 0 };
+            let job = Job {
+                command: Command::observe(),
+                number: None,
+                tries: 0,
+            };
             self.run_job(slot, account, job);
         }
     }
 
     pub(crate) fn run_job(&mut self, slot: usize, account: usize, job: Job) {
-        let ask = Ask::Read { claims: job.command.claims(), after: None };
+        let ask = Ask::Read {
+            claims: job.command.claims(),
+            after: None,
+        };
         self.send(slot, account, ask, Purpose::Look(job));
     }
 
@@ -622,7 +748,10 @@ impl World {
             self.remember(slot, account, history, &stands);
         }
         if let Some((commit, written)) = self.carry_out(slot, account, history, &job, stands) {
-            let ask = Ask::Commit { commit: Box::new(commit), command: job.number };
+            let ask = Ask::Commit {
+                commit: Box::new(commit),
+                command: job.number,
+            };
             self.send(slot, account, ask, Purpose::Write(job, Box::new(written)));
         }
     }
@@ -675,7 +804,9 @@ impl World {
             }
             Change::Scarce(id, what) => {
                 let account = index(&id).unwrap();
-                let Some(loaded) = self.replicas[slot].loaded(account) else { return };
+                let Some(loaded) = self.replicas[slot].loaded(account) else {
+                    return;
+                };
                 let give = match what {
                     Scarce::Money => Give::Money,
                     Scarce::Shares(rate, places) => {
@@ -724,7 +855,14 @@ impl World {
         if self.replicas[slot].loaded[account].is_none() {
             self.load(slot, account);
         } else if self.attempt(slot, account, want) == Some(Denied::Lease) {
-            self.wait(slot, account, Waiter { want, until: self.now + REFILL_WAIT });
+            self.wait(
+                slot,
+                account,
+                Waiter {
+                    want,
+                    until: self.now + REFILL_WAIT,
+                },
+            );
         }
         self.check(account);
     }
@@ -734,7 +872,9 @@ impl World {
         let times = self.setup.times;
         let replica = &mut self.replicas[slot];
         let now = replica.hands.now(self.now);
-        let Some(loaded) = replica.loaded(account) else { return };
+        let Some(loaded) = replica.loaded(account) else {
+            return;
+        };
         if loaded.line.failed_lately(&times, now) {
             return;
         }
@@ -749,7 +889,9 @@ impl World {
         if replica.life != life {
             return;
         }
-        let Some(loaded) = replica.loaded(account) else { return };
+        let Some(loaded) = replica.loaded(account) else {
+            return;
+        };
         let failing = loaded.line.failing();
         let waiting = std::mem::take(&mut loaded.waiting);
         for waiter in waiting {
@@ -783,13 +925,23 @@ impl World {
             Err((_, denied)) => return Some(denied),
         };
         let over = now.mono >= loaded.lease_end;
-        let whose = (loaded.keys[want.key].id().clone(), engine.model_name(ask.counted_as));
+        let whose = (
+            loaded.keys[want.key].id().clone(),
+            engine.model_name(ask.counted_as),
+        );
         self.done.admitted += 1;
         let call = self.done.admitted;
-        let open = OpenCall { account, hold, whose };
+        let open = OpenCall {
+            account,
+            hold,
+            whose,
+        };
         self.replicas[slot].calls.insert(call, open);
         if over {
-            let how = format!("{} admitted a call of a{account} after its lease", self.who(slot));
+            let how = format!(
+                "{} admitted a call of a{account} after its lease",
+                self.who(slot)
+            );
             self.breaks("a lease that is over is not used", how);
         }
         let life = self.replicas[slot].life;
@@ -803,7 +955,9 @@ impl World {
         if self.replicas[slot].life != life {
             return;
         }
-        let Some(open) = self.replicas[slot].calls.remove(&call) else { return };
+        let Some(open) = self.replicas[slot].calls.remove(&call) else {
+            return;
+        };
         let account = open.account;
         let mix = self.setup.mixes[slot].clone();
         let held = open.hold.amount().nanos();
@@ -818,7 +972,11 @@ impl World {
                 self.dice.amount(held + 1)
             };
             self.count(slot, &open, cost, Certainty::Exact);
-            open.hold.settle(Amount::from_nanos(cost), Certainty::Exact, &Counts::default());
+            open.hold.settle(
+                Amount::from_nanos(cost),
+                Certainty::Exact,
+                &Counts::default(),
+            );
         }
         self.check(account);
         self.dies(slot);

@@ -57,14 +57,18 @@ impl World {
                 let hours = self.dice.amount(4) - 2;
                 let by = hours * 3_600_000_000_000 + self.dice.amount(5_000_000_000);
                 self.replicas[slot].hands.set(by);
-                self.say(|world| format!("the time of day of {} is set by {by} ns", world.who(slot)));
+                self.say(|world| {
+                    format!("the time of day of {} is set by {by} ns", world.who(slot))
+                });
             }
         }
     }
 
     fn fall_back(&mut self, which: u64, account: Option<usize>) {
         self.lose(|world| {
-            let World { store, replicas, .. } = world;
+            let World {
+                store, replicas, ..
+            } = world;
             store.fall_back(which, account, |account| known(replicas, account))
         });
     }
@@ -99,9 +103,17 @@ impl World {
         }
         self.done.losses += 1;
         self.say(|world| {
-            let heads: Vec<_> = world.store.desks.iter().map(|desk| desk.head.version).collect();
+            let heads: Vec<_> = world
+                .store
+                .desks
+                .iter()
+                .map(|desk| desk.head.version)
+                .collect();
             let were: Vec<_> = before.iter().map(|desk| desk.head.version).collect();
-            format!("history {}: versions {were:?} > {heads:?}", world.store.history)
+            format!(
+                "history {}: versions {were:?} > {heads:?}",
+                world.store.history
+            )
         });
         self.lost(&before);
         for slot in 0..self.replicas.len() {
@@ -112,5 +124,7 @@ impl World {
 
 /// Whether somebody remembers an account.
 fn known(replicas: &[Replica], account: usize) -> bool {
-    replicas.iter().any(|replica| replica.recall.contains_key(&account))
+    replicas
+        .iter()
+        .any(|replica| replica.recall.contains_key(&account))
 }

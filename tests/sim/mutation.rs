@@ -152,11 +152,19 @@ pub(crate) fn fenced(mutation: Maybe, age: Duration) -> bool {
 /// The difference that a message makes, on whatever stands.
 fn on_top(stands: Standing, message: &Publish) -> Publish {
     let (old, new) = (message.believed, message.new);
-    let spend = stands.spend.saturating_add(new.spend.saturating_sub(old.spend));
-    let committed = stands.committed.saturating_add(new.committed.saturating_sub(old.committed));
+    let spend = stands
+        .spend
+        .saturating_add(new.spend.saturating_sub(old.spend));
+    let committed = stands
+        .committed
+        .saturating_add(new.committed.saturating_sub(old.committed));
     Publish {
         believed: stands,
-        new: Standing { spend, committed: committed.max(spend), ..new },
+        new: Standing {
+            spend,
+            committed: committed.max(spend),
+            ..new
+        },
         ..message.clone()
     }
 }
@@ -203,7 +211,10 @@ pub(crate) fn publish(
     if mutation == Some(Mutation::IgnoresSeq) && old {
         set_seq(desk, stands.seq);
     }
-    let granted = answer.standing.committed.saturating_sub(message.new.committed);
+    let granted = answer
+        .standing
+        .committed
+        .saturating_sub(message.new.committed);
     if answer.applied && mutation == Some(Mutation::GrantsTwice) {
         desk.head.unleased = desk.head.unleased.saturating_add(granted);
     }
@@ -228,7 +239,10 @@ pub(crate) fn lapse(mutation: Maybe, desk: &mut Desk, age: Duration, ground: &Gr
     let before = desk.tombstones.clone();
     super::store::lapse(desk, age, silence, RETIRE / MS, ground);
     if mutation == Some(Mutation::ForgetsTombstones) {
-        let gone = desk.tombstones.iter().filter(|(who, _)| !before.contains_key(who));
+        let gone = desk
+            .tombstones
+            .iter()
+            .filter(|(who, _)| !before.contains_key(who));
         let spend = gone.fold(Amount::ZERO, |sum, (_, Tombstone { spend, .. })| {
             sum.saturating_add(*spend)
         });

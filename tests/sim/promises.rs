@@ -8,7 +8,7 @@ use tollgate::id::ReplicaId;
 use tollgate::money::Amount;
 use tollgate::store::desk::Desk;
 use tollgate::store::shared::LiveRow;
-use tollgate::store::{Published, Publish, Stored};
+use tollgate::store::{Publish, Published, Stored};
 
 use super::setup::{LEASE, MS, Micros, Setup};
 use super::store::{Ask, KEYS, Packet, Said};
@@ -159,9 +159,17 @@ impl World {
         let all = used + headroom.max(0);
         Use {
             used,
-            usable: if leased { all } else { used.max(all.min(committed)) },
+            usable: if leased {
+                all
+            } else {
+                used.max(all.min(committed))
+            },
             committed,
-            debt: if loaded.is_some() { headroom.min(0).saturating_neg() } else { spend - row.spend.nanos() },
+            debt: if loaded.is_some() {
+                headroom.min(0).saturating_neg()
+            } else {
+                spend - row.spend.nanos()
+            },
             leased,
             rate,
             places,
@@ -180,8 +188,9 @@ impl World {
     /// What must hold at any moment.
     pub(crate) fn check(&mut self, account: usize) {
         let desk = Arc::clone(&self.store.desks[account]);
-        let uses: Vec<_> =
-            (0..self.idents.len()).map(|ident| self.usage(ident, account, &desk)).collect();
+        let uses: Vec<_> = (0..self.idents.len())
+            .map(|ident| self.usage(ident, account, &desk))
+            .collect();
         self.check_money(account, &desk, &uses);
         self.check_limits(account, &desk, &uses);
     }
@@ -244,7 +253,11 @@ impl World {
         // Until everybody has heard of a lower limit, the higher one is in force somewhere.
         let (mut rate_limit, mut places_limit) = (policy.rate_limit(), policy.places_limit());
         let (mut no_rate, mut no_places) = (rate_limit == 0, places_limit == 0);
-        for loaded in self.replicas.iter().filter_map(|replica| replica.loaded[account].as_ref()) {
+        for loaded in self
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.loaded[account].as_ref())
+        {
             let rules = loaded.account.rules();
             let sent = loaded.sent.map(|sent| sent.limits);
             let known = (rules.policy.rate_limit(), rules.policy.places_limit());
@@ -269,7 +282,9 @@ impl World {
             let share = one.places.filter(|_| one.leased).unwrap_or(0);
             if share > over.granted && !fenced && !no_places {
                 let granted = over.granted;
-                broken = Some(format!("places: r{ident} lets in {share}, {granted} were granted"));
+                broken = Some(format!(
+                    "places: r{ident} lets in {share}, {granted} were granted"
+                ));
             }
             let over = &mut over.places;
             let above = one.places_used().saturating_sub(one.row_places);
@@ -281,7 +296,9 @@ impl World {
                 *over = one.in_flight;
             } else if above > *over {
                 let (used, row) = (one.places_used(), one.row_places);
-                broken = Some(format!("places: r{ident} uses {used} of {row}, over {over}"));
+                broken = Some(format!(
+                    "places: r{ident} uses {used} of {row}, over {over}"
+                ));
             } else {
                 *over = above;
             }
@@ -308,11 +325,16 @@ impl World {
         }
         if !no_places && !fenced && places > shared[1] + over_places {
             let shared = shared[1];
-            broken = Some(format!("places: {places} are in use of {shared} and {over_places}"));
+            broken = Some(format!(
+                "places: {places} are in use of {shared} and {over_places}"
+            ));
         }
         if let Some(how) = broken {
             self.say(|world| format!("{uses:#?} {:?}", world.watch[account]));
-            self.breaks("P4 shares never exceed the limit", format!("a{account}: {how}"));
+            self.breaks(
+                "P4 shares never exceed the limit",
+                format!("a{account}: {how}"),
+            );
         }
     }
 
@@ -364,13 +386,20 @@ impl World {
             watch.best = watch.best.max(seen_total);
         }
         let (believed, new) = (message.believed, message.new);
-        let claims = [new.rate.saturating_sub(believed.rate), new.places.saturating_sub(believed.places)];
+        let claims = [
+            new.rate.saturating_sub(believed.rate),
+            new.places.saturating_sub(believed.places),
+        ];
         let known = watch.spoke[ident] == self.store.history;
         if answer.applied {
             let places = &mut watch.over[ident].granted;
             let fresh = answer.standing.places - new.places;
             let room = answer.places.shared <= message.places.limit;
-            *places = if room { answer.standing.places } else { (*places).min(new.places) + fresh };
+            *places = if room {
+                answer.standing.places
+            } else {
+                (*places).min(new.places) + fresh
+            };
             watch.spoke[ident] = self.store.history;
             watch.shared[0] += claims[0];
             watch.shared[1] += claims[1];
@@ -394,18 +423,34 @@ impl World {
         let usage = desk.usage.iter();
         let usage = usage.filter(|((who, hour, ..), _)| *who == packet.who && hour.is_none());
         let usage: i64 = usage.map(|(_, tally)| tally.cost_nanos).sum();
-        let all: i64 = self.idents.iter().map(|ident| ident.truth[account].spend).sum();
+        let all: i64 = self
+            .idents
+            .iter()
+            .map(|ident| ident.truth[account].spend)
+            .sum();
         let (total, lost) = (desk.head.total.nanos(), desk.head.lost.nanos());
         let best = self.watch[account].best;
-        let granted = answer.standing.committed.saturating_sub(message.new.committed);
-        let shares = [(&message.rate, message.new.rate, answer.standing.rate, answer.rate.shared), (
-            &message.places,
-            message.new.places,
-            answer.standing.places,
-            answer.places.shared,
-        )];
-        let crowded =
-            shares.iter().find(|(sought, new, stands, shared)| stands > new && *shared > sought.limit);
+        let granted = answer
+            .standing
+            .committed
+            .saturating_sub(message.new.committed);
+        let shares = [
+            (
+                &message.rate,
+                message.new.rate,
+                answer.standing.rate,
+                answer.rate.shared,
+            ),
+            (
+                &message.places,
+                message.new.places,
+                answer.standing.places,
+                answer.places.shared,
+            ),
+        ];
+        let crowded = shares
+            .iter()
+            .find(|(sought, new, stands, shared)| stands > new && *shared > sought.limit);
         if crowded.is_none() {
             // A late message may go by a limit that was lowered since.
             for (at, (_, new, stands, shared)) in shares.iter().enumerate() {
@@ -416,21 +461,44 @@ impl World {
             }
         }
         let broken = if spend > true_spend {
-            Some(("P2 exactly once", format!("{spend} stored, {true_spend} spent")))
+            Some((
+                "P2 exactly once",
+                format!("{spend} stored, {true_spend} spent"),
+            ))
         } else if fell {
             Some(("P2 exactly once", format!("what is stored fell to {spend}")))
         } else if usage != spend {
-            Some(("P2 usage adds up to spend", format!("{usage} of usage, {spend} of spend")))
+            Some((
+                "P2 usage adds up to spend",
+                format!("{usage} of usage, {spend} of spend"),
+            ))
         } else if total > all {
-            Some(("P2 exactly once", format!("the total is {total}, with {lost} lost; {all} were spent")))
+            Some((
+                "P2 exactly once",
+                format!("the total is {total}, with {lost} lost; {all} were spent"),
+            ))
         } else if total < best {
-            Some(("P2 what was seen spent stays spent", format!("the total is {total}, {best} was seen")))
+            Some((
+                "P2 what was seen spent stays spent",
+                format!("the total is {total}, {best} was seen"),
+            ))
         } else if answer.applied && granted.is_positive() && desk.head.unleased.is_negative() {
-            Some(("P3 no more is leased than there is", format!("{granted} granted")))
+            Some((
+                "P3 no more is leased than there is",
+                format!("{granted} granted"),
+            ))
         } else if answer.applied && known && claims[0] > 0 {
-            Some(("P4 a share is granted before it is used", format!("{message:?}")))
-        } else if answer.applied && let Some((sought, ..)) = crowded {
-            Some(("P4 no more is shared than the limit", format!("{sought:?}: {answer:?}")))
+            Some((
+                "P4 a share is granted before it is used",
+                format!("{message:?}"),
+            ))
+        } else if answer.applied
+            && let Some((sought, ..)) = crowded
+        {
+            Some((
+                "P4 no more is shared than the limit",
+                format!("{sought:?}: {answer:?}"),
+            ))
         } else {
             None
         };
@@ -444,7 +512,10 @@ impl World {
     fn lapsed(&mut self, account: usize, before: &BTreeMap<ReplicaId, LiveRow>, desk: &Desk) {
         for (who, row) in before {
             let after = desk.rows.get(who);
-            let (lapsed, retired) = (row.live && after.is_none_or(|row| !row.live), after.is_none());
+            let (lapsed, retired) = (
+                row.live && after.is_none_or(|row| !row.live),
+                after.is_none(),
+            );
             if !lapsed && !retired {
                 continue;
             }
@@ -458,7 +529,11 @@ impl World {
             }
             let row = &row.row;
             let held = if retired { Amount::ZERO } else { row.held };
-            let kept = row.spend.saturating_add(held).min(row.committed).max(row.spend);
+            let kept = row
+                .spend
+                .saturating_add(held)
+                .min(row.committed)
+                .max(row.spend);
             let watch = &mut self.watch[account];
             let over = &mut watch.over[ident];
             let risk = (one.used - kept.nanos()).max(over.money);
@@ -545,7 +620,11 @@ impl World {
         for account in 0..self.setup.accounts {
             if let Err(how) = self.converged(account) {
                 let promise = "all is told once everything is well";
-                return Err(Broken { at: self.now, promise, how });
+                return Err(Broken {
+                    at: self.now,
+                    promise,
+                    how,
+                });
             }
         }
         Ok(())
@@ -565,9 +644,14 @@ impl World {
                 continue;
             }
             if spend != truth.spend {
-                return Err(format!("a{account}: {spend} stored of {name}, {} spent", truth.spend));
+                return Err(format!(
+                    "a{account}: {spend} stored of {name}, {} spent",
+                    truth.spend
+                ));
             }
-            let loaded = ident.slot.is_some_and(|slot| self.replicas[slot].loaded[account].is_some());
+            let loaded = ident
+                .slot
+                .is_some_and(|slot| self.replicas[slot].loaded[account].is_some());
             if !loaded {
                 // What it had goes back once somebody looks for it.
                 continue;
@@ -575,17 +659,25 @@ impl World {
             if row.committed.nanos() != spend || row.rate.share > 0 || row.places.share > 0 {
                 return Err(format!("a{account}: {name} is at rest and has {row:?}"));
             }
-            let usage = desk.usage.iter().filter(|((who, hour, ..), _)| who == name && hour.is_none());
+            let usage = desk
+                .usage
+                .iter()
+                .filter(|((who, hour, ..), _)| who == name && hour.is_none());
             let usage: BTreeMap<_, _> = usage
                 .map(|((_, _, key, model), tally)| ((key.clone(), model.clone()), *tally))
                 .collect();
             if usage != truth.lifetime {
-                return Err(format!("a{account}: usage of {name}: {usage:?}, not {:?}", truth.lifetime));
+                return Err(format!(
+                    "a{account}: usage of {name}: {usage:?}, not {:?}",
+                    truth.lifetime
+                ));
             }
         }
         let lost = desk.head.lost.nanos();
         if lost > gone {
-            return Err(format!("a{account}: {lost} are lost, {gone} of it went with its file"));
+            return Err(format!(
+                "a{account}: {lost} are lost, {gone} of it went with its file"
+            ));
         }
         if desk.head.total.nanos() != stored + lost {
             return Err(format!("a{account}: the total is {}", desk.head.total));
@@ -593,7 +685,10 @@ impl World {
         let absorbed = desk.book.as_ref().map_or(0, |book| book.absorbed.nanos());
         let spoke = self.watch[account].spoke.contains(&self.store.history);
         if spoke && absorbed > desk.head.total.nanos() {
-            return Err(format!("a{account}: {absorbed} absorbed of {}", desk.head.total));
+            return Err(format!(
+                "a{account}: {absorbed} absorbed of {}",
+                desk.head.total
+            ));
         }
         for replica in &self.replicas {
             if replica.open(account) != (0, 0) {

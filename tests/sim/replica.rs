@@ -186,7 +186,9 @@ impl Replica {
     /// What its calls in flight hold of an account, and how many they are.
     pub(crate) fn open(&self, account: usize) -> (i64, u64) {
         let calls = self.calls.values().filter(|call| call.account == account);
-        calls.fold((0, 0), |(held, count), call| (held + call.hold.amount().nanos(), count + 1))
+        calls.fold((0, 0), |(held, count), call| {
+            (held + call.hold.amount().nanos(), count + 1)
+        })
     }
 
     /// Whether it may use its lease of an account, by its own clock.
@@ -302,9 +304,16 @@ impl World {
         };
         let rules = rules(&opened.snapshot.book, opened.snapshot.spend, policy.clone());
         let id = opened.snapshot.book.account.clone();
-        let cells: Vec<_> = own.cells.iter().map(|(id, _, tally)| (id.clone(), *tally)).collect();
+        let cells: Vec<_> = own
+            .cells
+            .iter()
+            .map(|(id, _, tally)| (id.clone(), *tally))
+            .collect();
         let taken = engine.load(engine.counters().take_up(&id), rules, cells.into_iter());
-        let keys = opened.keys.iter().map(|key| engine.load_key(None, &taken, key.clone()));
+        let keys = opened
+            .keys
+            .iter()
+            .map(|key| engine.load_key(None, &taken, key.clone()));
         let keys = keys.collect();
         let mut line = Line::new(opened, own, now);
         line.go_by(&taken, policy, now);
@@ -335,16 +344,23 @@ impl World {
     /// The cells as they stand in the file.
     pub(crate) fn note_cells(&mut self, slot: usize, account: usize) {
         let replica = &self.replicas[slot];
-        let Some(loaded) = &replica.loaded[account] else { return };
+        let Some(loaded) = &replica.loaded[account] else {
+            return;
+        };
         let truth = &mut self.idents[replica.ident].truth[account];
         for cell in loaded.account.cells() {
             let CellId { hour, key, .. } = cell.id();
-            truth.cells.insert((hour, key, cell.row().model.clone()), cell.read());
+            truth
+                .cells
+                .insert((hour, key, cell.row().model.clone()), cell.read());
         }
         let sum: i64 = truth.cells.values().map(|tally| tally.cost_nanos).sum();
         let spend = truth.spend;
         if sum != spend {
-            self.breaks("P2 exactly once", format!("cells add up to {sum}, {spend} was spent"));
+            self.breaks(
+                "P2 exactly once",
+                format!("cells add up to {sum}, {spend} was spent"),
+            );
         }
     }
 

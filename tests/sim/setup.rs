@@ -108,8 +108,19 @@ pub(crate) struct Setup {
 const THEMES: [&[Fault]; 9] = [
     &[],
     &[Fault::Cut, Fault::Cut, Fault::Freeze],
-    &[Fault::Rollback, Fault::Cut, Fault::Restart, Fault::RollbackOne],
-    &[Fault::Rollback, Fault::Rollback, Fault::Cut, Fault::Crash, Fault::Empty],
+    &[
+        Fault::Rollback,
+        Fault::Cut,
+        Fault::Restart,
+        Fault::RollbackOne,
+    ],
+    &[
+        Fault::Rollback,
+        Fault::Rollback,
+        Fault::Cut,
+        Fault::Crash,
+        Fault::Empty,
+    ],
     &[Fault::Crash, Fault::Leave, Fault::Cut, Fault::Loss],
     &[Fault::Crash, Fault::Crash, Fault::Rollback, Fault::Freeze],
     &[Fault::Empty, Fault::Cut, Fault::Crash, Fault::Loss],
@@ -155,7 +166,9 @@ impl Setup {
             rest: dice.pick(&[0, 500, 2_500]) * MS,
         };
         let limits = |dice: &mut Dice| Overrides {
-            credit_limit: dice.chance(200).then(|| Amount::from_nanos(dice.amount(200))),
+            credit_limit: dice
+                .chance(200)
+                .then(|| Amount::from_nanos(dice.amount(200))),
             qps: dice.chance(400).then(|| dice.pick(&[4, 20, 100])),
             concurrency: dice.chance(400).then(|| dice.pick(&[2, 5, 20])),
             ..Overrides::default()
@@ -171,15 +184,29 @@ impl Setup {
             accounts,
             times,
             mixes: (0..replicas).map(|_| mix(dice)).collect(),
-            holds: dice.pick(&[&[1, 3, 10, 40][..], &[5], &[0, 2, 100]]).to_vec(),
-            money: (0..accounts).map(|_| dice.pick(&[150, 600, 3_000]) * scale).collect(),
-            policies: (0..accounts).map(|_| (policy(dice), limits(dice))).collect(),
-            lost: if theme.is_empty() { 0 } else { dice.pick(&[0, 20, 60]) },
+            holds: dice
+                .pick(&[&[1, 3, 10, 40][..], &[5], &[0, 2, 100]])
+                .to_vec(),
+            money: (0..accounts)
+                .map(|_| dice.pick(&[150, 600, 3_000]) * scale)
+                .collect(),
+            policies: (0..accounts)
+                .map(|_| (policy(dice), limits(dice)))
+                .collect(),
+            lost: if theme.is_empty() {
+                0
+            } else {
+                dice.pick(&[0, 20, 60])
+            },
             late: if stormy { 150 } else { 15 },
             doubled: if stormy { 150 } else { 15 },
             late_max: dice.pick(&[200, 1_500, 4_000]) * MS,
             kept: dice.pick(&[100, 300]),
-            dies: if theme.contains(&Fault::Crash) { dice.pick(&[0, 2]) } else { 0 },
+            dies: if theme.contains(&Fault::Crash) {
+                dice.pick(&[0, 2])
+            } else {
+                0
+            },
             faults: theme.to_vec(),
             fault_pace: dice.pick(&[300, 1_200, 3_000]) * MS,
             away: dice.pick(&[400, 2_500, 7_000]) * MS,

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::clock::{Hour, Timestamp};
 use tollgate::books::remember::{Remembered, Stands};
+use tollgate::clock::{Hour, Timestamp};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::ledger::{Action, Book, Command, apply};
 use tollgate::money::Amount;
@@ -31,10 +31,19 @@ pub(crate) enum Ask {
     /// Takes an account up, and reads what is to be remembered of it.
     Open(Hour),
     /// A book with what stands under some claims, the entries after one, and the keys.
-    Read { claims: Vec<String>, after: Option<u64> },
+    Read {
+        claims: Vec<String>,
+        after: Option<u64>,
+    },
     /// `command`: which one of the backend's it carries out.
-    Commit { commit: Box<Commit>, command: Option<usize> },
-    PutKey { expected: u64, key: Box<KeyRecord> },
+    Commit {
+        commit: Box<Commit>,
+        command: Option<usize>,
+    },
+    PutKey {
+        expected: u64,
+        key: Box<KeyRecord>,
+    },
     Lapse,
     Scarce(Scarce),
 }
@@ -123,7 +132,10 @@ impl Store {
 
     /// The first word on a new connection: how old this history is; [`Duration::MAX`] from the start.
     pub(crate) fn age(&mut self, seen_accounts: bool, now: Micros) -> Duration {
-        let (now, empty) = (self.now_ms(now), self.desks.iter().all(|desk| desk.book.is_none()));
+        let (now, empty) = (
+            self.now_ms(now),
+            self.desks.iter().all(|desk| desk.book.is_none()),
+        );
         let since = match self.since {
             None if empty && !seen_accounts => Since::Start,
             Some(Since::Start) if empty && seen_accounts => Since::Ms(now),
@@ -168,7 +180,11 @@ impl Store {
         }
         let at = (which % self.kept.len() as u64) as usize;
         let before = self.kept[at].clone();
-        if before.iter().enumerate().any(|(account, desk)| desk.book.is_none() && !known(account)) {
+        if before
+            .iter()
+            .enumerate()
+            .any(|(account, desk)| desk.book.is_none() && !known(account))
+        {
             return false;
         }
         match account {
@@ -218,16 +234,20 @@ impl Store {
         match &packet.ask {
             Ask::Publish(message) => {
                 let desk = Arc::make_mut(desk);
-                Said::Published(mutation::publish(mutation, desk, &packet.who, message, &ground))
+                Said::Published(mutation::publish(
+                    mutation,
+                    desk,
+                    &packet.who,
+                    message,
+                    &ground,
+                ))
             }
             Ask::Open(hour) => Said::Opened(desk.open(&packet.who, *hour).map(|opened| {
                 let stands = stands(desk, &[], None).unwrap();
                 Box::new((opened, stands))
             })),
             Ask::Read { claims, after } => Said::Read(stands(desk, claims, *after).map(Box::new)),
-            Ask::Commit { commit, .. } => {
-                Said::Stored(Arc::make_mut(desk).commit(commit, &ground))
-            }
+            Ask::Commit { commit, .. } => Said::Stored(Arc::make_mut(desk).commit(commit, &ground)),
             Ask::PutKey { expected, key } => {
                 Said::Stored(Ok(Arc::make_mut(desk).put_key(*expected, (**key).clone())))
             }

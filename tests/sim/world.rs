@@ -21,26 +21,56 @@ pub(crate) enum Event {
     /// A call comes in.
     Call(usize),
     /// A call ends: of which run of a replica, and which.
-    Settle { slot: usize, life: u64, call: u64 },
+    Settle {
+        slot: usize,
+        life: u64,
+        call: u64,
+    },
     /// A message comes to the store.
     Arrive(Box<Packet>),
     /// An answer comes to a replica.
-    Reply { slot: usize, life: u64, token: u64, said: Box<Said> },
+    Reply {
+        slot: usize,
+        life: u64,
+        token: u64,
+        said: Box<Said>,
+    },
     /// No answer came in time.
-    Timeout { slot: usize, life: u64, token: u64 },
+    Timeout {
+        slot: usize,
+        life: u64,
+        token: u64,
+    },
     /// Who waits for an account asks again.
-    Wake { slot: usize, life: u64, account: usize },
+    Wake {
+        slot: usize,
+        life: u64,
+        account: usize,
+    },
     /// A change is told.
-    Told { slot: usize, life: u64, change: Change },
+    Told {
+        slot: usize,
+        life: u64,
+        change: Change,
+    },
     /// A replica has a connection for changes again.
-    Listen { slot: usize, life: u64 },
+    Listen {
+        slot: usize,
+        life: u64,
+    },
     /// The backend has a new command, or tries one again.
     Command,
-    Try { number: usize, turn: u64 },
+    Try {
+        number: usize,
+        turn: u64,
+    },
     /// Something goes wrong.
     Fault,
     /// A replica starts again.
-    Boot { slot: usize, life: u64 },
+    Boot {
+        slot: usize,
+        life: u64,
+    },
     /// A replica and the store hear each other again.
     Mend(usize),
 }
@@ -110,7 +140,9 @@ impl World {
             replicas: Vec::new(),
             idents: Vec::new(),
             backend: Backend::default(),
-            watch: (0..setup.accounts).map(|account| Watch::new(&setup, account)).collect(),
+            watch: (0..setup.accounts)
+                .map(|account| Watch::new(&setup, account))
+                .collect(),
             trouble: true,
             calling: true,
             mutation,
@@ -191,9 +223,18 @@ impl World {
             Event::Call(slot) => self.call(slot),
             Event::Settle { slot, life, call } => self.settle(slot, life, call),
             Event::Arrive(packet) => self.arrive(packet),
-            Event::Reply { slot, life, token, said } => self.reply(slot, life, token, *said),
+            Event::Reply {
+                slot,
+                life,
+                token,
+                said,
+            } => self.reply(slot, life, token, *said),
             Event::Timeout { slot, life, token } => self.timeout(slot, life, token),
-            Event::Wake { slot, life, account } => self.wake(slot, life, account),
+            Event::Wake {
+                slot,
+                life,
+                account,
+            } => self.wake(slot, life, account),
             Event::Told { slot, life, change } => self.told(slot, life, change),
             Event::Listen { slot, life } => self.listen(slot, life),
             Event::Command => self.new_command(),
@@ -206,7 +247,9 @@ impl World {
 
     /// A message leaves. It may be lost, late and doubled.
     pub(crate) fn transmit(&mut self, packet: Packet) {
-        let Packet { slot, life, token, .. } = packet;
+        let Packet {
+            slot, life, token, ..
+        } = packet;
         self.done.messages += 1;
         self.at(TIMEOUT, Event::Timeout { slot, life, token });
         if self.replicas[slot].cut || (self.trouble && self.dice.chance(self.setup.lost)) {
@@ -256,12 +299,19 @@ impl World {
         if self.dies(packet.slot) || self.replicas[packet.slot].cut {
             return;
         }
-        let Packet { slot, life, token, .. } = *packet;
+        let Packet {
+            slot, life, token, ..
+        } = *packet;
         if self.trouble && self.dice.chance(self.setup.lost) {
             self.say(|_| format!("  reply lost: {slot}/{token}"));
             return;
         }
-        let reply = |said| Event::Reply { slot, life, token, said };
+        let reply = |said| Event::Reply {
+            slot,
+            life,
+            token,
+            said,
+        };
         if self.trouble && self.dice.chance(self.setup.doubled) {
             let delay = self.some(self.setup.late_max);
             self.at(delay, reply(Box::new(said.clone())));
@@ -341,7 +391,10 @@ impl World {
                 commit.credit_delta.nanos()
             ),
             (Ask::Read { .. }, Said::Read(read)) => {
-                format!("{from} read -> {:?}", read.as_ref().map(|read| read.snapshot.version))
+                format!(
+                    "{from} read -> {:?}",
+                    read.as_ref().map(|read| read.snapshot.version)
+                )
             }
             (ask, said) => {
                 let mut said = format!("{said:?}");

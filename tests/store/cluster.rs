@@ -90,6 +90,25 @@ async fn a_first_start_is_not_fenced_on_any_node() {
     assert_eq!(histories.len(), 3, "each node tells its own");
 }
 
+#[tokio::test]
+async fn a_history_of_an_age_that_nobody_tells_is_fenced_and_not_held_up() {
+    let cluster = Cluster::start().await;
+    let names = spread(&cluster);
+    seed(&store(&cluster), &names[0], 1).await;
+    let keeper = cluster.owner(cluster.slot("tg:accounts"));
+    let name = &names[(keeper + 1) % 3];
+    // To one that comes while the node is away that keeps the ages, every history is new.
+    cluster.nodes[keeper].freeze();
+    let late = store(&cluster);
+    let standing = until("it connects", async || {
+        late.standing_of(&account(name)).await.ok()
+    })
+    .await;
+    assert!(standing.fenced, "{standing:?}");
+    late.read(&account(name), &[]).await.unwrap();
+    cluster.nodes[keeper].thaw();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_under_messages() {
     let cluster = Cluster::start().await;
@@ -152,6 +171,23 @@ async fn slots_move_under_messages() {
         let now = snapshot(&*store, name).await;
         assert_eq!(now.spend, nano(spend), "{name}, of {said} messages");
     }
+}
+
+#[tokio::test]
+async fn a_slot_on_its_way_is_waited_for_and_not_for_long() {
+    let cluster = Cluster::start().await;
+    let store = store(&cluster);
+    let names = spread(&cluster);
+    seed(&store, &names[0], 1).await;
+    let slot = cluster.slot(&format!("{{{}}}", names[0]));
+    cluster.begin_move(slot, 0, 1);
+    // Its head is there and its outbox is nowhere, which might be where the slot goes.
+    unavailable(&store.read(&account(&names[0]), &[]).await);
+    let told = cluster.errors("TRYAGAIN");
+    assert!((3..=7).contains(&told), "asked {told} times");
+    cluster.move_keys(slot, 0, 1);
+    cluster.end_move(slot, 0, 1);
+    snapshot(&store, &names[0]).await;
 }
 
 #[tokio::test]
@@ -262,14 +298,25 @@ async fn a_node_that_dies_is_replaced_by_its_replica() {
     speaker.spend = 7;
     speaker.say(&store, 0, 0, 0).await;
     let before = store.standing_of(&account(&names[0])).await.unwrap();
-    cluster.follow(3, 0).await;
-    let _: i64 = cluster.nodes[0].command(&["WAIT", "1", "5000"]);
-    cluster.nodes[0].kill();
-    speaker.spend = 9;
-    until("its replica serves", async || {
-        try_to_say(&store, &mut speaker).await.ok()
+    // The spare is met while it has nothing, and keeps that connection when it becomes a replica.
+    let histories = "tg:{tg:accounts}:histories";
+    let keeper = cluster.owner(cluster.slot(histories));
+    until("the spare is met", async || {
+        let count: u64 = cluster.nodes[keeper].command(&["HLEN", histories]);
+        (count == 4).then_some(())
     })
     .await;
+    cluster.follow(3, 0).await;
+    let _: i64 = cluster.nodes[0].command(&["WAIT", "1", "5000"]);
+    let slot = cluster.slot(&format!("{{{}}}", names[0]));
+    cluster.nodes[0].kill();
+    // While nobody asks, so that the store's first attempt is at the node that is gone.
+    until("its replica serves", async || {
+        let mut living = cluster.nodes.iter().skip(1);
+        living.all(|node| cluster.has(3, slot, node)).then_some(())
+    })
+    .await;
+    speaker.spend = 9;
     speaker.say(&store, 0, 0, 0).await;
     assert_eq!(snapshot(&store, &names[0]).await.spend, nano(9));
     let after = store.standing_of(&account(&names[0])).await.unwrap();

@@ -53,6 +53,7 @@ fn next(speaker: &mut Speaker, dice: &mut Dice, scale: i64) -> Publish {
         dice.amount(scale / 8 + 1),
     );
     let mut message = speaker.message(back, want, need);
+    message.least = nano(dice.amount(need + 1));
     message.new.rate = dice.roll(message.believed.rate + 1);
     message.new.places = dice.roll(message.believed.places + 1);
     message

@@ -1,22 +1,27 @@
 //! A master that is watched by sentinels: found through them, and lost and found again.
 
 use tokio::time::Instant;
-use tollgate::store::redis::{Login, Reach, RedisStore, Settings};
+use tollgate::store::redis::{Login, Reach, RedisStore, Settings, TlsFiles};
 use tollgate::store::{Change, StoreError};
 
 use super::redis::{hear, unavailable};
 use tollgate::store::Scarce;
 
 use super::*;
-use crate::support::redis::{MASTER, Watched};
+use crate::support::redis::{Authority, MASTER, Watched};
 
 fn store(sentinels: Vec<String>, master: &str) -> RedisStore {
+    store_as(Login::default(), Login::default(), sentinels, master)
+}
+
+fn store_as(there: Login, to_sentinels: Login, sentinels: Vec<String>, master: &str) -> RedisStore {
     let settings = Settings {
         reach: Reach::Sentinels {
             sentinels,
             master: master.into(),
-            login: Login::default(),
+            login: to_sentinels,
         },
+        login: there,
         ..Settings::default()
     };
     RedisStore::connect(settings, Clock::system()).unwrap()
@@ -81,7 +86,21 @@ async fn a_master_that_dies_under_messages_is_replaced() {
 #[tokio::test]
 async fn a_switched_master_is_followed_while_the_old_one_lives() {
     let watched = Watched::start().await;
-    let store = store(watched.addresses(), MASTER);
+    // As users who may do no more than the page says.
+    for server in &watched.servers {
+        server.allow("s3cret", "tg:");
+    }
+    for sentinel in &watched.sentinels {
+        let rules = "watcher on >0ther -@all +ping +subscribe +sentinel|master &+switch-master";
+        let mut words = vec!["ACL", "SETUSER"];
+        words.extend(rules.split(' '));
+        let _: () = sentinel.command(&words);
+    }
+    let watcher = Login {
+        user: Some("watcher".into()),
+        password: Some("0ther".into()),
+    };
+    let store = store_as(redis::login(), watcher, watched.addresses(), MASTER);
     let mut changes = store.changes();
     hear(&mut changes, &Change::All).await;
     seed(&store, "a", 1_000).await;
@@ -109,6 +128,11 @@ async fn a_switched_master_is_followed_while_the_old_one_lives() {
         (count == 1).then_some(())
     })
     .await;
+    let old: String = watched.servers[0].command(&["INFO", "replication"]);
+    assert!(
+        old.contains("role:master"),
+        "it would have been cut off: {old}"
+    );
 }
 
 #[tokio::test]
@@ -129,4 +153,30 @@ async fn sentinels_that_do_not_help_say_so() {
     let store = store(watched.addresses(), MASTER);
     store.ping().await.unwrap();
     watched.sentinels[0].thaw();
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_sentinels_and_master_alike() {
+    let ours = Authority::new();
+    let secured = ["--tls-replication", "yes"];
+    let master = ours.server("127.0.0.1", false, &secured).await;
+    let port = master.port("--tls-port").to_string();
+    let sentinel = ours.sentinel("127.0.0.1", &port).await;
+    let with = |tls| Settings {
+        reach: Reach::Sentinels {
+            sentinels: vec![format!("127.0.0.1:{}", sentinel.port("--tls-port"))],
+            master: MASTER.into(),
+            login: Login::default(),
+        },
+        tls,
+        ..Settings::default()
+    };
+    let tls = TlsFiles {
+        ca: Some(ours.ca()),
+        ..TlsFiles::default()
+    };
+    let store = RedisStore::connect(with(Some(tls)), Clock::system()).unwrap();
+    seed(&store, "a", 1).await;
+    let plain = RedisStore::connect(with(None), Clock::system()).unwrap();
+    unavailable(&plain.ping().await);
 }

@@ -165,7 +165,7 @@ fn an_emptied_store_is_filled_again() {
         ours.pay(&format!("o{order}"), 10, order);
     }
     let healed = refill(ours.told());
-    let gone = ours.book.entries - TAIL_MAX as u64;
+    let gone = ours.book.entries - u64::try_from(TAIL_MAX).unwrap();
     assert_eq!(healed.book, ours.book);
     assert_eq!(healed.entries, ours.tail());
     assert_eq!(healed.entries[0].sequence, gone + 1);
@@ -193,7 +193,7 @@ fn more_than_is_remembered_is_told_and_leaves_no_gap() {
     let policy = |_: &Book| Policy::default();
     let healed = heal(store.told(), ours.told(), n(0), claimed, policy, at(500));
     let forgotten = healed.unwrap().unwrap().forgotten;
-    assert_eq!(forgotten, 60 - TAIL_MAX as u64);
+    assert_eq!(forgotten, 60 - u64::try_from(TAIL_MAX).unwrap());
     store.heal_from(&ours, 0);
     assert_eq!(
         store.book.lifetime_credit,

@@ -28,7 +28,7 @@ const NEW_FILE: &str = "counters.tgc.new";
 const LOCK_FILE: &str = "lock";
 
 /// How much is written at once when the file grows.
-const ZEROES: [u8; 65_536] = [0; 65_536];
+static ZEROES: [u8; 65_536] = [0; 65_536];
 
 /// An open counter file and all of its chunks.
 #[derive(Debug)]

@@ -1,15 +1,14 @@
 //! What the words of a slot mean: what is counted, whose it is, and how a name is written so that a torn one is seen. No files
 //! and no slots here, only words.
 
-use std::sync::atomic::{
-    AtomicI64, AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
-};
+use std::sync::atomic::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
 use super::checksum;
 use crate::clock::Hour;
 use crate::id::{AccountId, KeyId, ModelName, NAME_BYTES_MAX};
 use crate::money::Amount;
 use crate::policy::Unsettled;
+use crate::primitive::{AtomicI64, AtomicU64};
 use crate::usage::{Certainty, Counts, Meter, Tally};
 
 /// The meters in the order of their words, those of most calls first. Without [`Meter::Request`]: every settled call is one
@@ -69,7 +68,7 @@ pub(super) struct UsageRecord {
 }
 
 /// Totals of an account.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct TotalsRecord {
     pub(super) acked_nanos: AtomicI64,
@@ -88,6 +87,7 @@ pub(super) struct TotalsRecord {
 /// A name, filled up with zeroes.
 type Text = [AtomicU64; NAME_BYTES_MAX / 8];
 
+#[cfg(not(all(test, feature = "model")))]
 const _: () = {
     assert!(size_of::<UsageWords>() == 128 && align_of::<UsageWords>() == 128);
     assert!(
@@ -429,5 +429,5 @@ fn get_text(words: &Text, length: usize) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests;

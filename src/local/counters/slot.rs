@@ -2,13 +2,17 @@
 //! to somebody else by then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64 as HeapCount, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    fence,
+};
 
 use super::chunk::Place;
 use super::record::{RowId, TotalsRecord, UsageRecord, UsageWords};
 use super::region::{Kept, Region};
 use crate::money::Amount;
 use crate::policy::Unsettled;
+use crate::primitive::AtomicU64;
 use crate::usage::{Certainty, Counts, Tally};
 
 /// A usage slot: the calls of one key, model and hour. Cheap to clone; all clones count into the same.
@@ -41,10 +45,10 @@ enum Home {
 }
 
 /// One more on the heap, as long as it is there.
-struct OneMore(Arc<AtomicU64>);
+struct OneMore(Arc<HeapCount>);
 
 impl OneMore {
-    fn of(count: &Arc<AtomicU64>) -> Self {
+    fn of(count: &Arc<HeapCount>) -> Self {
         count.fetch_add(1, Relaxed);
         Self(Arc::clone(count))
     }
@@ -58,7 +62,7 @@ impl Drop for OneMore {
 
 impl Slot {
     /// A slot on the heap, one more of `count`.
-    pub(super) fn heap(row: RowId, count: &Arc<AtomicU64>) -> Self {
+    pub(super) fn heap(row: RowId, count: &Arc<HeapCount>) -> Self {
         let about = About {
             row,
             home: Home::Heap {
@@ -92,6 +96,12 @@ impl Slot {
             words,
             about: Arc::new(about),
         }
+    }
+
+    /// Where its words are, as a number.
+    #[cfg(test)]
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref::<UsageWords>(&self.words).addr()
     }
 
     /// Which calls it counts, within its account.
@@ -181,9 +191,13 @@ impl Slot {
         }
     }
 
-    /// How many handles there are, of which the table of slots has one.
+    /// How many handles there are, of which the table of slots has one. Whoever sees that there are no others sees what was counted
+    /// with those that were.
     pub(super) fn handles(&self) -> usize {
-        Arc::strong_count(&self.about)
+        let handles = Arc::strong_count(&self.about);
+        // Pairs with the Release with which an `Arc` is dropped.
+        fence(Acquire);
+        handles
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -239,7 +253,11 @@ impl Slot {
     /// Makes the first `stores` stores of ending what an earlier run left open, and no more: as if killed there. Returns how many
     /// there are in all.
     #[cfg(test)]
-    pub(super) fn end_left_open_killed_after(&self, unsettled: Unsettled, stores: usize) -> usize {
+    pub(in crate::local) fn end_left_open_killed_after(
+        &self,
+        unsettled: Unsettled,
+        stores: usize,
+    ) -> usize {
         let Home::File { record, .. } = &self.about.home else {
             return 0;
         };

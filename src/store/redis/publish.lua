@@ -6,8 +6,8 @@
 -- KEYS 1 head, 2 row, 3 replicas, 4 outbox, 5 lifetime usage, 6 index of hours, 7 tombstones, 8… usage of an hour each
 -- ARGV 1 replica, 2 seq, 3 believed spend, 4 committed, 5 rate, 6 places, 7 new spend, 8 committed, 9 rate, 10 places,
 --      11 spend difference, 12 committed difference below zero, 13 how much of the spend a store had before, 14 total seen,
---      15 held, 16 want, 17 need, 18 largest lease, 19 rate limit, 20 demand, 21 want, 22 places limit, 23 demand, 24 want,
---      25 number of hours, 26… their members in the index, then rows of usage: key, field, tally;
+--      15 held, 16 want, 17 need, 18 least, 19 largest lease, 20 rate limit, 21 demand, 22 want, 23 places limit, 24 demand,
+--      25 want, 26 number of hours, 27… their members in the index, then rows of usage: key, field, tally;
 --      and before all of these, whether the history is fenced, and whether it is the one that the replica knows
 -- Answers {'none'}, {'range'}, or {applied, spend, committed, rate, places, seq, total, unleased, version, lost,
 --      rate shared, demand, rested, places shared, demand, rested, length of the outbox}.
@@ -95,17 +95,17 @@ if tonumber(ARGV[2]) > tonumber(old[5] or '0') then
     local want, need = tonumber(ARGV[16]), tonumber(ARGV[17])
     -- `want` is at most the largest lease: with more than that left, the answer is `want` itself, and exact.
     local grant = math.min(want, free)
-    if live > 1 and free <= tonumber(ARGV[18]) then
+    if live > 1 and free <= tonumber(ARGV[19]) then
       grant = math.min(grant, math.max(need, math.floor(free / (2 * live))))
     end
-    if grant > 0 and not fenced then
+    if grant > 0 and grant >= tonumber(ARGV[18]) and not fenced then
       local amount = text(grant)
       if type(redis.pcall('HINCRBY', row, 'committed', amount)) ~= 'table' then
         redis.call('HINCRBY', head, 'unleased', '-' .. amount)
       end
     end
 
-    for i, limit in ipairs({{'rate', 3, 7, 9, 19}, {'places', 4, 8, 10, 22}}) do
+    for i, limit in ipairs({{'rate', 3, 7, 9, 20}, {'places', 4, 8, 10, 23}}) do
       local name, was, asked, new, sought = limit[1], tonumber(old[limit[2]] or '0'), tonumber(old[limit[3]] or '0'), tonumber(ARGV[limit[4]]), limit[5]
       local most, demand, more = tonumber(ARGV[sought]), tonumber(ARGV[sought + 1]), tonumber(ARGV[sought + 2])
       if was > 0 or asked > 0 or new > 0 or most > 0 then
@@ -121,11 +121,11 @@ if tonumber(ARGV[2]) > tonumber(old[5] or '0') then
       end
     end
 
-    local hours = tonumber(ARGV[25])
-    for i = 26, 25 + hours do
+    local hours = tonumber(ARGV[26])
+    for i = 27, 26 + hours do
       redis.call('ZADD', KEYS[6], string.match(ARGV[i], '^[^|]*'), ARGV[i])
     end
-    for i = 26 + hours, #ARGV, 3 do
+    for i = 27 + hours, #ARGV, 3 do
       redis.call('HSET', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
     end
   end

@@ -149,6 +149,7 @@ impl Redis {
             message.held,
             by.want,
             by.need,
+            by.least,
             LEASE_MAX,
         ] {
             words.push(figure.nanos().to_string());

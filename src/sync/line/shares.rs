@@ -237,8 +237,13 @@ impl Shares {
             let policy = &account.rules().policy;
             (policy.rate_limit(), policy.places_limit())
         };
-        let (rate, rate_short) =
-            self.rate.met(said.rate, said.kept.rate, stands.rate, answer.rate, rate_limit);
+        let (rate, rate_short) = self.rate.met(
+            said.rate,
+            said.kept.rate,
+            stands.rate,
+            answer.rate,
+            rate_limit,
+        );
         let (_, places_short) = self.places.met(
             said.places,
             said.kept.places,

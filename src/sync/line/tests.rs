@@ -1,3 +1,6 @@
+#[cfg(feature = "model")]
+mod races;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +68,12 @@ fn bench(money: i64) -> Bench {
         lost: Amount::ZERO,
         claims: Vec::new(),
     };
-    let engine = Engine::new([1; 16], Bounds::default(), Counters::in_memory());
+    // Nobody asks for strangers here, and models make very many benches.
+    let bounds = Bounds {
+        unknown_keys_max: 1,
+        ..Bounds::default()
+    };
+    let engine = Engine::new([1; 16], bounds, Counters::in_memory());
     let rules = rules(&snapshot.book, Amount::ZERO, policy.clone());
     let account = engine.load(engine.counters().take_up(&id), rules, std::iter::empty());
     let record = KeyRecord {
@@ -113,12 +121,23 @@ impl Bench {
         self.line.collect(&self.account, &self.engine, now);
         self.line.message(
             &self.account,
-            nanos(need),
+            Need {
+                all: nanos(need),
+                least: nanos(need.min(1)),
+            },
             Give::Spare,
             &self.policy,
             &TIMES,
             now,
         )
+    }
+
+    fn ask(&mut self, need: Need, give: Give) -> Publish {
+        let now = self.clock.now();
+        let message = self
+            .line
+            .message(&self.account, need, give, &self.policy, &TIMES, now);
+        message.unwrap()
     }
 
     /// What a store does with a message.
@@ -291,8 +310,31 @@ fn nobody_else_has_what_a_sole_replica_lacks() {
     assert_eq!(
         bench.account.purse().headroom(),
         nanos(10),
-        "what there is, it has"
+        "what there is, it has: some of those that wait need no more"
     );
+}
+
+#[test]
+fn what_lets_no_call_pass_is_not_kept_from_others() {
+    let mut bench = bench(10);
+    // Another replica has some of it leased.
+    bench.line.known.unleased = nanos(4);
+    let short = Need {
+        all: nanos(12),
+        least: nanos(12),
+    };
+    let message = bench.ask(short, Give::Spare);
+    let answer = bench.store(&message);
+    assert!(bench.answer(Some(answer)).short);
+    assert_eq!(
+        bench.account.purse().headroom(),
+        nanos(0),
+        "ten help nobody"
+    );
+    bench.sync(10);
+    // Others want it, and here it is not enough for anybody.
+    let message = bench.ask(short, Give::Money);
+    assert_eq!(message.new.committed, nanos(0));
 }
 
 #[test]

@@ -140,7 +140,7 @@ async fn killed_100_times_nothing_answered_is_lost() {
 async fn killed_without_its_file_it_loses_one_interval_at_most() {
     const INTERVAL: Duration = Duration::from_millis(250);
     // What a publication takes, from its beginning to the store's word, on a busy machine.
-    const SYNC_MAX: Duration = Duration::from_millis(500);
+    const SYNC_MAX: Duration = Duration::from_millis(300);
     let plan = Plan {
         replicas: 1,
         interval: "250ms",

@@ -96,15 +96,18 @@ impl Cluster {
 
     /// Which of the nodes has a slot.
     pub(crate) fn owner(&self, slot: u16) -> usize {
-        let has = |node: &Server| {
-            let mine: String = node.command(&["CLUSTER", "MYID"]);
-            let slots: Vec<(u16, u16, Vec<Value>)> = node.command(&["CLUSTER", "SLOTS"]);
-            slots.iter().any(|(first, last, master)| {
-                let id: String = redis::from_redis_value(master[2].clone()).unwrap();
-                (*first..=*last).contains(&slot) && id == mine
-            })
-        };
-        self.nodes.iter().position(has).expect("somebody has it")
+        let mut numbers = 0..self.nodes.len();
+        let owner = numbers.find(|number| self.has(*number, slot, &self.nodes[*number]));
+        owner.expect("somebody has it")
+    }
+
+    /// Whether the node of that number has a slot, by the word of `witness`.
+    pub(crate) fn has(&self, number: usize, slot: u16, witness: &Server) -> bool {
+        let port = self.nodes[number].port("--port");
+        let slots: Vec<(u16, u16, Vec<Value>)> = witness.command(&["CLUSTER", "SLOTS"]);
+        slots.iter().any(|(first, last, master)| {
+            (*first..=*last).contains(&slot) && master[1] == Value::Int(port.into())
+        })
     }
 
     /// Begins to move a slot: from here on keys that are not at `from` are looked for at `to`.

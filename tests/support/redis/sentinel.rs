@@ -23,7 +23,7 @@ impl Watched {
         replica.run().await;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(sentinel(&port).await);
+            sentinels.push(start(&[], "--port", &port, 2).await);
         }
         let watched = Self {
             servers: vec![master, replica],
@@ -55,11 +55,17 @@ impl Watched {
     }
 }
 
-async fn sentinel(master_port: &str) -> Server {
-    let mut sentinel = Server::with(&[], &["--port"]);
+/// A sentinel that listens on the port of that option.
+pub(super) async fn start(
+    options: &[&str],
+    port: &'static str,
+    master_port: &str,
+    quorum: u8,
+) -> Server {
+    let mut sentinel = Server::with(options, &[port]);
     let file = sentinel.dir().join("sentinel.conf");
     let text = format!(
-        "sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n\
+        "sentinel monitor {MASTER} 127.0.0.1 {master_port} {quorum}\n\
          sentinel down-after-milliseconds {MASTER} 500\n\
          sentinel failover-timeout {MASTER} 2000\n"
     );

@@ -50,27 +50,40 @@ impl Authority {
 
     /// A server with a certificate for that name, which asks clients for theirs or not.
     pub(crate) async fn server(&self, name: &str, asks: bool, more: &[&str]) -> Server {
-        let (cert, key) = self.issue(name);
-        let ca = self.ca();
-        let mut options = vec![
-            "--tls-cert-file",
-            cert.to_str().unwrap(),
-            "--tls-key-file",
-            key.to_str().unwrap(),
-            "--tls-ca-cert-file",
-            ca.to_str().unwrap(),
-            "--tls-auth-clients",
-            if asks { "yes" } else { "no" },
-        ];
-        options.extend(more);
+        let mut options = self.options(name, asks);
+        options.extend(more.iter().map(|option| option.to_string()));
         let cluster = more.contains(&"--cluster-enabled");
         let ports: &[_] = if cluster {
             &["--tls-port", "--cluster-port"]
         } else {
             &["--tls-port"]
         };
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
         let mut server = Server::with(&options, ports);
         server.run().await;
         server
+    }
+
+    /// A sentinel of a master at that port, both with TLS.
+    pub(crate) async fn sentinel(&self, name: &str, master_port: &str) -> Server {
+        let mut options = self.options(name, false);
+        options.extend(["--tls-replication", "yes"].map(str::to_owned));
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        super::sentinel::start(&options, "--tls-port", master_port, 1).await
+    }
+
+    fn options(&self, name: &str, asks: bool) -> Vec<String> {
+        let (cert, key) = self.issue(name);
+        let mut options = Vec::new();
+        for (option, file) in [
+            ("--tls-cert-file", cert),
+            ("--tls-key-file", key),
+            ("--tls-ca-cert-file", self.ca()),
+        ] {
+            options.extend([option.to_owned(), file.to_str().unwrap().to_owned()]);
+        }
+        let asks = if asks { "yes" } else { "no" };
+        options.extend(["--tls-auth-clients", asks].map(str::to_owned));
+        options
     }
 }

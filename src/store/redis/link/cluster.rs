@@ -48,6 +48,17 @@ struct Known {
     reading: u64,
 }
 
+impl Known {
+    /// Whether a node has slots, as far as is known. One that had none may have been another's replica meanwhile: its server takes up
+    /// that one's history then, and keeps the connections it has, so what was asked on them says nothing any more.
+    fn serves(&self, address: &Address) -> bool {
+        let ranges = self.ranges.iter().map(|(.., served)| served);
+        ranges
+            .chain(self.moved.values())
+            .any(|other| other == address)
+    }
+}
+
 impl Cluster {
     pub(super) fn new(seeds: Vec<Address>) -> Self {
         Self {
@@ -98,6 +109,9 @@ impl Cluster {
     pub(super) fn learn(&self, slot: u16, address: Address) -> Arc<Node> {
         let mut known = self.known();
         let node = node(&mut known.nodes, &address);
+        if !known.serves(&address) {
+            node.forget();
+        }
         known.moved.insert(slot, address);
         node
     }
@@ -228,6 +242,12 @@ impl Cluster {
         for address in told.served().chain(&told.others) {
             let node = node(&mut known.nodes, address);
             nodes.insert(address.clone(), node);
+        }
+        // Of the first reading nobody was met as anything else before.
+        if known.reading > 0 {
+            let new = told.served().filter(|address| !known.serves(address));
+            new.filter_map(|address| nodes.get(address))
+                .for_each(|node| node.forget());
         }
         let mut ranges = told.ranges;
         ranges.sort_unstable_by_key(|(first, ..)| *first);

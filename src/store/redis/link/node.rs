@@ -350,6 +350,11 @@ impl Node {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets go of the connection: the next word is on a new one, which asks first which history this is.
+    pub(super) fn forget(&self) {
+        self.slot().line = None;
+    }
+
     fn give_up(&self, number: u64) {
         let mut slot = self.slot();
         if slot.number == number {

@@ -34,6 +34,17 @@ struct Word {
     master: Address,
 }
 
+impl Word {
+    /// Of two sentinels' words, the one to believe.
+    fn or(self, other: Self) -> Self {
+        if other.epoch > self.epoch {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 impl Sentinels {
     pub(in super::super) fn new(addresses: Vec<Address>, master: String, dialer: Dialer) -> Self {
         Self {
@@ -52,10 +63,12 @@ impl Sentinels {
         let (mut latest, mut failure): (Option<Word>, _) = (None, None);
         while let Ok(Some(said)) = timeout_at(patience, asked.next()).await {
             match said {
-                Ok(word) if latest.as_ref().is_none_or(|known| known.epoch < word.epoch) => {
-                    latest = Some(word);
+                Ok(word) => {
+                    latest = Some(match latest {
+                        Some(known) => known.or(word),
+                        None => word,
+                    })
                 }
-                Ok(_) => {}
                 Err(error) => failure = Some(error),
             }
         }
@@ -129,5 +142,21 @@ impl Sentinels {
             master: Address::Tcp(host.clone(), port),
         });
         word.ok_or_else(|| lost(sentinel, &"it names no address of the master"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_the_latest_failover_is_believed() {
+        let word = |epoch, port| Word {
+            epoch,
+            master: Address::Tcp("10.0.0.1".into(), port),
+        };
+        let (old, new) = (word(3, 1), word(4, 2));
+        assert_eq!(old.clone().or(new.clone()), new);
+        assert_eq!(new.clone().or(old), new);
     }
 }
