@@ -44,11 +44,11 @@ impl World {
                 let account = self.dice.roll(self.setup.accounts as u64) as usize;
                 self.fall_back(which, Some(account));
             }
-            Fault::Empty => {
+            Fault::Empty | Fault::Flush => {
                 // Somebody must remember each account, or it is gone for good.
                 if (0..self.setup.accounts).all(|account| known(&self.replicas, account)) {
                     self.lose(|world| {
-                        world.store.empty();
+                        world.store.empty(fault == Fault::Empty);
                         true
                     });
                 }

@@ -10,8 +10,8 @@ use tollgate::store::desk::Desk;
 use tollgate::store::shared::LiveRow;
 use tollgate::store::{Publish, Published, Stored};
 
-use super::setup::{LEASE, MS, Micros, Setup};
-use super::store::{Ask, KEYS, Packet, Said};
+use super::setup::{MS, Micros, Setup};
+use super::store::{Ask, Packet, Said};
 use super::world::World;
 
 /// A promise that was broken, and how.
@@ -35,6 +35,8 @@ struct Over {
     /// Money: settlements above their holds until they are published; after a lapse, what was spent or held and not reported; after a
     /// loss of history, what the store does not know any more, until it is said again.
     money: i64,
+    /// How much of that joined the bound.
+    counted: i64,
     /// Calls in flight: of a replica that lapsed, or whose limit is new.
     places: u64,
     /// The places that the store granted: only these let calls in.
@@ -50,8 +52,8 @@ pub(crate) struct Watch {
     /// The published bound: what may be spent and held beyond that.
     bound: i64,
     over: Vec<Over>,
-    /// In which history each one's message was last carried out.
-    spoke: Vec<u64>,
+    /// Since which loss of the store each one's message was carried out.
+    pub(crate) spoke: Vec<u64>,
     /// What the store has of each one's spend: within a history it never falls.
     stored: Vec<i64>,
     /// The highest total that anybody saw who has spoken in this history.
@@ -134,6 +136,7 @@ impl Watch {
     pub(crate) fn counted(&mut self, ident: usize, above: i64) {
         let above = above.max(0);
         self.over[ident].money += above;
+        self.over[ident].counted += above;
         self.bound += above;
     }
 }
@@ -211,14 +214,15 @@ impl World {
         }
         let (mut above, fenced) = (0, watch.fenced);
         for (ident, one) in uses.iter().enumerate() {
-            let over = &mut self.watch[account].over[ident].money;
+            let over = &mut self.watch[account].over[ident];
             above += one.above();
-            if one.above() > *over {
+            if one.above() > over.money {
                 let how = format!(
-                    "a{account}: r{ident} may use {} of {} set aside, which is {} more than {over}",
+                    "a{account}: r{ident} may use {} of {} set aside, which is {} more than {}",
                     one.usable,
                     one.committed,
-                    one.above() - *over
+                    one.above() - over.money,
+                    over.money
                 );
                 self.breaks("P3 rights are set aside before they are used", how);
                 return;
@@ -226,7 +230,8 @@ impl World {
             // A message that gives back may be on its way: what was overdrawn shows once it is there. So may an answer of a history that
             // is over.
             if !fenced {
-                *over = (*over).min(one.above().max(one.debt));
+                over.money = over.money.min(one.above().max(one.debt));
+                over.counted = over.counted.min(over.money);
             }
         }
         let watch = &self.watch[account];
@@ -380,7 +385,7 @@ impl World {
         let who = format!("a{account}: r{ident}");
         let spend = desk.row(&packet.who).row.spend.nanos();
         let truth = &self.idents[ident].truth[account];
-        let (true_spend, seen_total) = (truth.spend, truth.total.nanos());
+        let (true_spend, seen_total) = (truth.spend, message.total.nanos());
         let watch = &mut self.watch[account];
         if message.seq == answer.seq {
             watch.best = watch.best.max(seen_total);
@@ -390,7 +395,7 @@ impl World {
             new.rate.saturating_sub(believed.rate),
             new.places.saturating_sub(believed.places),
         ];
-        let known = watch.spoke[ident] == self.store.history;
+        let known = watch.spoke[ident] == self.store.era;
         if answer.applied {
             let places = &mut watch.over[ident].granted;
             let fresh = answer.standing.places - new.places;
@@ -400,7 +405,7 @@ impl World {
             } else {
                 (*places).min(new.places) + fresh
             };
-            watch.spoke[ident] = self.store.history;
+            watch.spoke[ident] = self.store.era;
             watch.shared[0] += claims[0];
             watch.shared[1] += claims[1];
         }
@@ -458,6 +463,11 @@ impl World {
                     let watch = &mut self.watch[account];
                     watch.shared[at] = watch.shared[at].max(*shared);
                 }
+            }
+            let watch = &mut self.watch[account];
+            let granted: u64 = watch.over.iter().map(|over| over.granted).sum();
+            if answer.applied && granted <= answer.places.shared {
+                watch.granted = watch.granted.max(granted);
             }
         }
         let broken = if spend > true_spend {
@@ -537,8 +547,8 @@ impl World {
             let watch = &mut self.watch[account];
             let over = &mut watch.over[ident];
             let risk = (one.used - kept.nanos()).max(over.money);
-            watch.bound += risk - over.money;
-            over.money = risk;
+            watch.bound += risk - over.counted;
+            (over.money, over.counted) = (risk, risk);
             over.granted = 0;
             over.places = over.places.max(one.in_flight);
         }
@@ -579,12 +589,12 @@ impl World {
         for ident in 0..self.idents.len() {
             let one = self.usage(ident, account, &desk);
             let watch = &mut self.watch[account];
-            if watch.spoke[ident] == self.store.history {
+            if watch.spoke[ident] == self.store.era {
                 continue;
             }
             let unknown = (one.used - one.committed).max(0);
             watch.bound += unknown;
-            watch.over[ident].money = unknown;
+            (watch.over[ident].money, watch.over[ident].counted) = (unknown, unknown);
             watch.over[ident].places = one.in_flight;
             watch.over[ident].granted = 0;
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
@@ -594,112 +604,5 @@ impl World {
                 return;
             }
         }
-    }
-
-    /// Nothing goes wrong any more, and everybody is back.
-    pub(crate) fn heal(&mut self) {
-        self.say(|_| "everything is well again".into());
-        self.trouble = false;
-        self.store.frozen_until = self.now;
-        for slot in 0..self.replicas.len() {
-            self.mend(slot);
-            if self.replicas[slot].leaving.is_some() {
-                self.stop(slot, true);
-            }
-            let life = self.replicas[slot].life;
-            self.boot(slot, life);
-        }
-    }
-
-    /// What must hold once everything is well again.
-    pub(crate) fn come_to_rest(&mut self) -> Result<(), Broken> {
-        self.run_until(self.now + 3 * LEASE)?;
-        self.calling = false;
-        // The longest call, the latest message, and some leases of time.
-        self.run_until(self.now + 11 * LEASE)?;
-        for account in 0..self.setup.accounts {
-            if let Err(how) = self.converged(account) {
-                let promise = "all is told once everything is well";
-                return Err(Broken {
-                    at: self.now,
-                    promise,
-                    how,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn converged(&self, account: usize) -> Result<(), String> {
-        let desk = &self.store.desks[account];
-        self.check_commands(account, desk)?;
-        let (mut gone, mut stored) = (0, 0);
-        for ident in &self.idents {
-            let (name, truth) = (&ident.name, &ident.truth[account]);
-            let row = desk.row(name).row;
-            let spend = row.spend.nanos();
-            stored += spend;
-            if ident.slot.is_none() {
-                gone += truth.stored - spend;
-                continue;
-            }
-            if spend != truth.spend {
-                return Err(format!(
-                    "a{account}: {spend} stored of {name}, {} spent",
-                    truth.spend
-                ));
-            }
-            let loaded = ident
-                .slot
-                .is_some_and(|slot| self.replicas[slot].loaded[account].is_some());
-            if !loaded {
-                // What it had goes back once somebody looks for it.
-                continue;
-            }
-            if row.committed.nanos() != spend || row.rate.share > 0 || row.places.share > 0 {
-                return Err(format!("a{account}: {name} is at rest and has {row:?}"));
-            }
-            let usage = desk
-                .usage
-                .iter()
-                .filter(|((who, hour, ..), _)| who == name && hour.is_none());
-            let usage: BTreeMap<_, _> = usage
-                .map(|((_, _, key, model), tally)| ((key.clone(), model.clone()), *tally))
-                .collect();
-            if usage != truth.lifetime {
-                return Err(format!(
-                    "a{account}: usage of {name}: {usage:?}, not {:?}",
-                    truth.lifetime
-                ));
-            }
-        }
-        let lost = desk.head.lost.nanos();
-        if lost > gone {
-            return Err(format!(
-                "a{account}: {lost} are lost, {gone} of it went with its file"
-            ));
-        }
-        if desk.head.total.nanos() != stored + lost {
-            return Err(format!("a{account}: the total is {}", desk.head.total));
-        }
-        let absorbed = desk.book.as_ref().map_or(0, |book| book.absorbed.nanos());
-        let spoke = self.watch[account].spoke.contains(&self.store.history);
-        if spoke && absorbed > desk.head.total.nanos() {
-            return Err(format!(
-                "a{account}: {absorbed} absorbed of {}",
-                desk.head.total
-            ));
-        }
-        for replica in &self.replicas {
-            if replica.open(account) != (0, 0) {
-                return Err(format!("a{account}: a hold never ended"));
-            }
-        }
-        // Keys that went with the only file that had them are gone.
-        let all_files = self.idents.iter().all(|ident| ident.slot.is_some());
-        if desk.keys.len() != KEYS && all_files {
-            return Err(format!("a{account}: the keys are {:?}", desk.keys));
-        }
-        Ok(())
     }
 }

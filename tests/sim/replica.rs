@@ -34,7 +34,6 @@ pub(crate) struct Truth {
     /// Beside them: see [`Own`].
     pub(crate) seen: Amount,
     pub(crate) total: Amount,
-    pub(crate) history: Option<History>,
     /// The highest spend that a store ever confirmed, for judging what was lost with a file.
     pub(crate) stored: i64,
 }
@@ -136,6 +135,8 @@ pub(crate) struct Replica {
     pub(crate) hands: Hands,
     /// What it remembers, in its file.
     pub(crate) recall: BTreeMap<usize, Remembered>,
+    /// Accounts that are to be compared with the store though its history is the same.
+    pub(crate) doubted: BTreeSet<usize>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) loaded: Vec<Option<Loaded>>,
     /// Accounts that are being taken up, and compared.
@@ -214,6 +215,7 @@ impl Replica {
         self.loaded.iter_mut().for_each(|loaded| *loaded = None);
         self.loading.clear();
         self.comparing.clear();
+        self.doubted.clear();
         self.link = None;
         self.met.clear();
         self.seen_accounts = false;
@@ -255,6 +257,7 @@ impl World {
                 wall: 0,
             },
             recall: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             engine: new_engine(),
             loaded: (0..self.setup.accounts).map(|_| None).collect(),
             loading: BTreeSet::new(),
@@ -281,7 +284,7 @@ impl World {
     }
 
     /// Takes an account up, with what the file has of it.
-    pub(crate) fn take_up(&mut self, slot: usize, account: usize, opened: &Opened) {
+    pub(crate) fn take_up(&mut self, slot: usize, account: usize, history: u64, opened: &Opened) {
         let policy = self.policy_of(account, &opened.snapshot.book);
         let replica = &mut self.replicas[slot];
         let truth = &self.idents[replica.ident].truth[account];
@@ -300,8 +303,9 @@ impl World {
             lifetime: truth.lifetime.clone(),
             seen: truth.seen,
             total: truth.total,
-            history: truth.history,
+            history: replica.recall.get(&account).and_then(|known| known.history),
         };
+        let another = own.history.is_some_and(|known| known != History(history));
         let rules = rules(&opened.snapshot.book, opened.snapshot.spend, policy.clone());
         let id = opened.snapshot.book.account.clone();
         let cells: Vec<_> = own
@@ -317,6 +321,9 @@ impl World {
         let keys = keys.collect();
         let mut line = Line::new(opened, own, now);
         line.go_by(&taken, policy, now);
+        if another {
+            line.say_again(&taken);
+        }
         replica.loaded[account] = Some(Loaded {
             account: taken,
             keys,
@@ -331,6 +338,7 @@ impl World {
             margin: self.setup.times.margin,
             past: Past::default(),
         });
+        self.note_seen(slot, account);
     }
 
     /// A call is counted: what a crash leaves in the file from now on.

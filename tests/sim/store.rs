@@ -86,6 +86,8 @@ enum Since {
 pub(crate) struct Store {
     pub(crate) desks: Vec<Arc<Desk>>,
     pub(crate) history: u64,
+    /// How often it lost something, or may have.
+    pub(crate) era: u64,
     since: Option<Since>,
     kept: VecDeque<Vec<Arc<Desk>>>,
     pub(crate) frozen_until: Micros,
@@ -119,6 +121,7 @@ impl Store {
         Self {
             desks,
             history: 1,
+            era: 1,
             since: Some(Since::Start),
             kept: VecDeque::new(),
             frozen_until: 0,
@@ -165,6 +168,7 @@ impl Store {
     /// Begins another history.
     pub(crate) fn restart(&mut self) {
         self.history += 1;
+        self.era += 1;
         self.since = None;
     }
 
@@ -197,13 +201,18 @@ impl Store {
         true
     }
 
-    /// Loses everything.
-    pub(crate) fn empty(&mut self) {
+    /// Loses everything; its history is another one, or not.
+    pub(crate) fn empty(&mut self, restarted: bool) {
         for desk in &mut self.desks {
             *desk = Arc::default();
         }
         self.kept.clear();
-        self.restart();
+        if restarted {
+            self.restart();
+        } else {
+            self.era += 1;
+            self.since = None;
+        }
     }
 
     /// Whether nothing is granted to a message.
@@ -229,7 +238,8 @@ impl Store {
         now: Micros,
         mutation: Option<Mutation>,
     ) -> Said {
-        let ground = self.ground(packet, now);
+        let mut ground = self.ground(packet, now);
+        ground.lease_ms = mutation::own_fence(mutation);
         let desk = &mut self.desks[packet.account];
         match &packet.ask {
             Ask::Publish(message) => {
