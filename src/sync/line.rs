@@ -642,6 +642,10 @@ impl Line {
             lost,
             ..
         } = snapshot;
+        if lost > self.known.lost && self.acked.spend.is_positive() {
+            // Some of it may be ours, which we said for the last time before it was lost.
+            self.say_again(account);
+        }
         let total = spend.max(self.known.total);
         self.known = Known {
             version,

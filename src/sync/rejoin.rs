@@ -97,9 +97,13 @@ impl Sync {
     /// Compares an account with what this replica remembers of it, and puts back what the store lacks. Returns in which history.
     pub(super) async fn rejoin(&self, id: &AccountId) -> Result<Option<History>, StoreError> {
         let history = self.store.history(id).await?;
-        let Some(ours) = self.books.recall.get(id).await else {
+        let Some(mut ours) = self.books.recall.get(id).await else {
             return Ok(None);
         };
+        if let Some(entry) = self.entry(id) {
+            // What is in force here may be newer than what was remembered in time: what stands must be above that, too.
+            ours.version = ours.version.max(entry.line().known.version);
+        }
         let claims = ours.claims();
         for _ in 0..TRIES_MAX {
             let stands = self.stands(id, &claims).await?;

@@ -209,10 +209,13 @@ impl World {
     }
 
     pub(crate) fn compare(&mut self, slot: usize, account: usize) {
-        let Some(ours) = self.replicas[slot].recall.get(&account).cloned() else {
+        let Some(mut ours) = self.replicas[slot].recall.get(&account).cloned() else {
             self.replicas[slot].comparing.remove(&account);
             return;
         };
+        if let Some(loaded) = &self.replicas[slot].loaded[account] {
+            ours.version = ours.version.max(loaded.line.known.version);
+        }
         let ask = Ask::Read {
             claims: ours.claims(),
             after: None,

@@ -72,8 +72,9 @@ pub(crate) struct Watch {
 }
 
 /// What stood before a message was carried out.
-pub(crate) struct Before {
-    rows: BTreeMap<ReplicaId, LiveRow>,
+pub(crate) enum Before {
+    Rows(BTreeMap<ReplicaId, LiveRow>),
+    Seq(u64),
 }
 
 /// What one who counts has of an account, and what the store has set aside for it.
@@ -343,18 +344,22 @@ impl World {
         }
     }
 
-    pub(crate) fn before(&self, packet: &Packet) -> Option<Before> {
-        let rows = || self.store.desks[packet.account].rows.clone();
-        matches!(packet.ask, Ask::Lapse).then(|| Before { rows: rows() })
+    pub(crate) fn before(&self, packet: &Packet) -> Before {
+        let desk = &self.store.desks[packet.account];
+        match packet.ask {
+            Ask::Lapse => Before::Rows(desk.rows.clone()),
+            _ => Before::Seq(desk.row(&packet.who).row.seq),
+        }
     }
 
     /// What must hold of the store after a message.
-    pub(crate) fn after(&mut self, packet: &Packet, said: &Said, before: Option<Before>) {
+    pub(crate) fn after(&mut self, packet: &Packet, said: &Said, before: &Before) {
         let account = packet.account;
         let desk = Arc::clone(&self.store.desks[account]);
         match (&packet.ask, said) {
             (Ask::Publish(message), Said::Published(Ok(answer))) => {
-                self.published(packet, message, answer, &desk);
+                let spoke = matches!(before, Before::Seq(seq) if message.seq > *seq);
+                self.published(packet, message, answer, spoke, &desk);
             }
             (Ask::Commit { command, .. }, Said::Stored(Ok(Stored::At(_)))) => {
                 if let Some(number) = command {
@@ -365,7 +370,11 @@ impl World {
                     self.breaks("P1 conservation", format!("a{account}: {how}"));
                 }
             }
-            (Ask::Lapse, _) => self.lapsed(account, &before.unwrap().rows, &desk),
+            (Ask::Lapse, _) => {
+                if let Before::Rows(rows) = before {
+                    self.lapsed(account, rows, &desk);
+                }
+            }
             (Ask::Publish(_), Said::Published(Err(tollgate::store::StoreError::NoAccount(_))))
             | (Ask::Open(_) | Ask::Read { .. } | Ask::Scarce(_), _) => return,
             (Ask::Publish(message), Said::Published(Err(error))) => {
@@ -380,14 +389,21 @@ impl World {
     }
 
     /// P2: what is stored of a replica's spend is never more than it spent, never falls within a history, and is what its usage says.
-    fn published(&mut self, packet: &Packet, message: &Publish, answer: &Published, desk: &Desk) {
+    fn published(
+        &mut self,
+        packet: &Packet,
+        message: &Publish,
+        answer: &Published,
+        spoke: bool,
+        desk: &Desk,
+    ) {
         let (account, ident) = (packet.account, ident_of(&packet.who));
         let who = format!("a{account}: r{ident}");
         let spend = desk.row(&packet.who).row.spend.nanos();
         let truth = &self.idents[ident].truth[account];
         let (true_spend, seen_total) = (truth.spend, message.total.nanos());
         let watch = &mut self.watch[account];
-        if message.seq == answer.seq {
+        if spoke {
             watch.best = watch.best.max(seen_total);
         }
         let (believed, new) = (message.believed, message.new);
@@ -413,7 +429,7 @@ impl World {
         let fell = spend < before;
         watch.stored[ident] = before.max(spend);
         let truth = &mut self.idents[ident].truth[account];
-        if message.seq == answer.seq {
+        if spoke {
             let stored: i64 = watch.stored.iter().sum();
             let missing = seen_total - (stored - (spend - before) + watch.due);
             watch.due += missing.max(0);

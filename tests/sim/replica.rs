@@ -20,7 +20,8 @@ use super::setup::{DRIFT_PPM, LEASE, MS, Micros};
 use super::store::DAWN;
 use super::world::{Event, World};
 
-type Whose = (KeyId, Option<ModelName>);
+/// Whose calls, of which model.
+pub(crate) type Whose = (KeyId, Option<ModelName>);
 
 /// What was really spent under one name, of one account, and what its file has of it.
 #[derive(Clone, Debug, Default)]

@@ -88,6 +88,8 @@ pub(crate) struct Store {
     pub(crate) history: u64,
     /// How often it lost something, or may have.
     pub(crate) era: u64,
+    /// It was emptied without beginning another history.
+    pub(crate) emptied_quietly: bool,
     since: Option<Since>,
     kept: VecDeque<Vec<Arc<Desk>>>,
     pub(crate) frozen_until: Micros,
@@ -122,6 +124,7 @@ impl Store {
             desks,
             history: 1,
             era: 1,
+            emptied_quietly: false,
             since: Some(Since::Start),
             kept: VecDeque::new(),
             frozen_until: 0,
@@ -211,6 +214,7 @@ impl Store {
             self.restart();
         } else {
             self.era += 1;
+            self.emptied_quietly = true;
             self.since = None;
         }
     }

@@ -291,7 +291,7 @@ impl World {
         let before = self.before(&packet);
         let said = self.store.carry_out(&packet, self.now, self.mutation);
         self.say(|world| world.words(&packet, &said));
-        self.after(&packet, &said, before);
+        self.after(&packet, &said, &before);
         self.tell(&packet, &said);
         if self.trouble && self.dice.chance(self.setup.kept) {
             self.store.keep();

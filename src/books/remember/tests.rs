@@ -1,5 +1,10 @@
 //! What is remembered of an account, and when it must not be replaced.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 use super::*;
 use crate::id::{AccountId, KeyId};
 use crate::ledger::{Action, Command, apply};
@@ -164,4 +169,21 @@ fn what_lacks_a_command_or_a_key_does_not_replace_what_is_remembered() {
     assert!(known.is_more_than(&fallen.stands()));
     fallen.add_key("k2");
     assert!(!known.is_more_than(&fallen.stands()));
+}
+
+#[test]
+fn a_book_that_stands_is_raised_above_every_version_that_is_known() {
+    let mut account = Account::new();
+    account.pay("o1");
+    account.pay("o2");
+    let mut known = account.read();
+    let put_back = |known: &Remembered, stands: &Stands| {
+        let now = Timestamp::from_nanos(99);
+        known.put_back(Some(stands), |_| Policy::default(), now)
+    };
+    assert_eq!(put_back(&known, &account.stands()).unwrap().commit, None);
+    known.version = 7;
+    let commit = put_back(&known, &account.stands()).unwrap().commit.unwrap();
+    assert_eq!((commit.expected, commit.version()), (2, 8));
+    assert_eq!(commit.book, account.snapshot.book);
 }

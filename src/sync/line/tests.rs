@@ -337,6 +337,31 @@ fn what_was_said_is_said_again_if_the_store_may_have_lost_it() {
 }
 
 #[test]
+fn who_hears_that_spend_was_lost_says_its_own_again() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    bench.spend(10, 7);
+    bench.sync(0);
+    let snapshot = Snapshot {
+        version: bench.line.known.version + 1,
+        book: bench.line.known.book.clone(),
+        spend: nanos(7),
+        unleased: nanos(900),
+        lost: Amount::ZERO,
+        claims: Vec::new(),
+    };
+    bench.follow(snapshot.clone());
+    let now = bench.clock.now();
+    assert!(!bench.line.has_news(&bench.account, &TIMES, now));
+    bench.follow(Snapshot {
+        version: snapshot.version + 1,
+        lost: nanos(7),
+        ..snapshot
+    });
+    assert!(bench.line.has_news(&bench.account, &TIMES, now));
+}
+
+#[test]
 fn an_overshoot_is_published_and_not_leased_again() {
     let mut bench = bench(10);
     bench.sync(10);
