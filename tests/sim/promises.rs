@@ -573,7 +573,7 @@ impl World {
     /// The store's history is another one: it may know less of what is in use. Rights from before go on until their leases end; no new
     /// ones are given until then.
     pub(crate) fn lost(&mut self, before: &[Arc<Desk>]) {
-        for account in 0..self.setup.accounts {
+        for (account, before) in before.iter().enumerate() {
             let desk = Arc::clone(&self.store.desks[account]);
             for ident in 0..self.idents.len() {
                 let one = self.usage(ident, account, &desk);
@@ -582,7 +582,7 @@ impl World {
                 watch.stored[ident] = stored;
                 let over = &mut watch.over[ident];
                 // What was set aside may have been used by now, or is by an answer on its way.
-                let set_aside = before[account].row(&self.idents[ident].name).row.committed;
+                let set_aside = before.row(&self.idents[ident].name).row.committed;
                 let most = one.usable.max(set_aside.nanos()) - one.committed;
                 over.money = over.money.max(most);
                 let places = one.places_used().saturating_sub(one.row_places);

@@ -177,7 +177,7 @@ impl World {
     pub(crate) fn say(&mut self, what: impl FnOnce(&Self) -> String) {
         if self.trace.is_some() {
             let line = format!("{:>9.3} {}", self.now as f64 / 1_000.0, what(self));
-            self.trace.as_mut().unwrap().push(line);
+            self.trace.get_or_insert_default().push(line);
         }
     }
 
