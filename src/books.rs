@@ -247,7 +247,7 @@ impl Books {
             book: book.clone(),
             credit_delta,
             entries: entries.clone(),
-            events,
+            events: events.clone(),
             claims,
             restore: None,
         };
@@ -263,7 +263,7 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
-        self.recall.wrote(&snapshot, &entries).await;
+        self.recall.wrote(&snapshot, &entries, &events).await;
         Ok(Some(Done {
             entry,
             replayed: false,

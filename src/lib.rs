@@ -43,7 +43,9 @@
 //! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
 //! | [`telemetry`] | every metric by name, and logging | yes |
-//! | [`proxy`], [`control`], [`admin`] | the edges | yes |
+//! | [`proxy`] | an edge: the reverse proxy | yes |
+//! | [`webhooks`] | events, posted to whoever wants to be told | yes |
+//! | [`control`], [`admin`] | the other edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
 //!
 //! ## What holds everywhere
@@ -131,3 +133,4 @@ pub mod sync;
 pub mod telemetry;
 mod tls;
 pub mod usage;
+pub mod webhooks;
