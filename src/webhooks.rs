@@ -192,7 +192,9 @@ impl Running {
             while self.tasks.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
-            tracing::warn!("webhooks: the store did not take the last word; some may be sent again");
+            tracing::warn!(
+                "webhooks: the store did not take the last word; some may be sent again"
+            );
         }
     }
 }
@@ -208,11 +210,12 @@ async fn supervise(sender: Arc<Sender>, stopped: watch::Receiver<bool>) {
             return;
         }
         sender.metrics.restarted();
-        sender
-            .metrics
-            .standing(false, 0, false, Duration::ZERO);
+        sender.metrics.standing(false, 0, false, Duration::ZERO);
         let endpoint = &sender.post.endpoint.name;
-        tracing::error!(endpoint, "webhooks: the sender panicked and is started again");
+        tracing::error!(
+            endpoint,
+            "webhooks: the sender panicked and is started again"
+        );
         tokio::time::sleep(RESTART_WAIT).await;
     }
 }

@@ -8,6 +8,7 @@ use super::failure::{Exit, Failure};
 use super::out::{Cell, Record};
 use super::remote::{Limit, Session};
 use super::values::{amount_cell, instant_cell, unit_cell, unword};
+use crate::proto::convert::event_kind_name;
 use crate::proto::v1;
 
 /// Between two tries to take up a stream that ended: a restart takes longer, an idle wait costs nothing.
@@ -113,11 +114,8 @@ async fn follow_once(
     }
 }
 
-fn show(event: &v1::Event) -> Record {
-    let name = event.kind().as_str_name();
-    let name = name.strip_prefix("EVENT_KIND_").unwrap_or(name);
-    // `BALANCE_LOW` is `balance.low` everywhere else.
-    let name = name.to_ascii_lowercase().replacen('_', ".", 1);
+pub(super) fn show(event: &v1::Event) -> Record {
+    let name = event_kind_name(event.kind());
     Record(vec![
         ("sequence", Cell::Number(event.sequence)),
         ("time", instant_cell(event.time.as_ref())),

@@ -65,9 +65,7 @@ impl Outbound {
             .body(Upload::Whole(body))
             .map_err(|error| connect(&error))?;
         *request.headers_mut() = headers;
-        request
-            .headers_mut()
-            .insert(HOST, self.target.host.clone());
+        request.headers_mut().insert(HOST, self.target.host.clone());
         let dialled = self.dialer.http1().await;
         let mut lease = dialled.map_err(|error| connect(&error))?;
         let sent = lease.send(request).await;

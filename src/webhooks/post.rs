@@ -161,7 +161,11 @@ mod tests {
     #[test]
     fn an_answer_is_a_success_an_end_or_a_failure() {
         let check = |status, retry, body, expected| {
-            assert_eq!(judge(&answered(status, retry, body), NOW), expected, "{status}");
+            assert_eq!(
+                judge(&answered(status, retry, body), NOW),
+                expected,
+                "{status}"
+            );
         };
         let failure = |error: &str, seconds: Option<u64>| Outcome::Failed {
             error: error.into(),
@@ -185,7 +189,11 @@ mod tests {
         );
         let date = jiff::Timestamp::from_nanosecond((NOW.nanos() + 60_000_000_000).into()).unwrap();
         let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        for (said, seconds) in [(date.as_str(), Some(60)), ("soon", None), ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0))] {
+        for (said, seconds) in [
+            (date.as_str(), Some(60)),
+            ("soon", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+        ] {
             check(
                 503,
                 Some(said),

@@ -149,12 +149,7 @@ impl Queue {
     }
 
     /// What was read there.
-    pub fn take_in(
-        &mut self,
-        chunk: Vec<(u64, Event)>,
-        wanted: impl Fn(&Event) -> bool,
-        now: Now,
-    ) {
+    pub fn take_in(&mut self, chunk: Vec<(u64, Event)>, wanted: impl Fn(&Event) -> bool, now: Now) {
         for (sequence, event) in chunk {
             self.read_to = self.read_to.max(sequence);
             if self.done.contains(&sequence) || self.items.contains_key(&sequence) {
@@ -176,7 +171,7 @@ impl Queue {
         self.items.entry(letter.sequence).or_insert(item);
     }
 
-    /// The next event to send now, if there is one; its outcome is then told. `begin_fresh`: also one that was never tried.
+    /// The next event to send now, if there is one, and how often it was tried; how it ends is then told.
     pub fn next(&mut self, now: Now, concurrency: usize) -> Option<(u64, Event, u32)> {
         let patient = self.paused_until.is_some_and(|until| now.wall < until);
         if self.disabled.is_some() || patient || self.sending() >= concurrency {
@@ -197,7 +192,6 @@ impl Queue {
         })?;
         let item = self.items.get_mut(&found)?;
         item.step = Step::Sending;
-        item.parked.first.get_or_insert(now.wall);
         let Parked {
             event, attempts, ..
         } = &item.parked;
@@ -225,6 +219,7 @@ impl Queue {
                     item.alone = item.alone.saturating_add(1);
                 }
                 item.attempts = item.attempts.saturating_add(1);
+                item.first.get_or_insert(now.wall);
                 item.error.clone_from(&error);
                 self.health.failed(error, now.wall);
                 self.again(sequence, retry_after, now, chance)

@@ -30,6 +30,9 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 /// From a change that was told to looking at the feed: its event follows it, and a burst is read at once.
 const POLL_MIN: Duration = Duration::from_millis(20);
 
+/// How long the desk is not looked at if nothing is told: it may be half a megabyte.
+const DESK_POLL_MAX: Duration = Duration::from_secs(30);
+
 /// How many events are read at once.
 const CHUNK: usize = 256;
 
@@ -237,7 +240,7 @@ impl Sender {
             return Ok(false);
         }
         if now >= turn.desk_at {
-            turn.desk_at = now.plus(POLL_MAX);
+            turn.desk_at = now.plus(DESK_POLL_MAX);
             self.see_desk(turn).await?;
         }
         if now >= turn.read_at
@@ -247,8 +250,11 @@ impl Sender {
             let full = chunk.len() == room.min(CHUNK);
             let endpoint = self.endpoint();
             // Where it is by then is written down with the next word.
-            turn.queue
-                .take_in(chunk, |event| endpoint.wants(event.kind), self.post.clock.now());
+            turn.queue.take_in(
+                chunk,
+                |event| endpoint.wants(event.kind),
+                self.post.clock.now(),
+            );
             if !full {
                 turn.read_at = now.plus(POLL_MAX);
             }
@@ -291,7 +297,8 @@ impl Sender {
 
     async fn keep(&self, name: &str, state: State) {
         let (recall, name) = (self.recall.clone(), name.to_owned());
-        let kept = tokio::task::spawn_blocking(move || recall.keep_named(&name, state.turn, &state));
+        let kept =
+            tokio::task::spawn_blocking(move || recall.keep_named(&name, state.turn, &state));
         // If it panicked, that was told, and the store has it all the same.
         let _ = kept.await;
     }
@@ -344,7 +351,8 @@ impl Sender {
         }
         let taken = |letter: &Letter| again.iter().any(|one| one.sequence == letter.sequence);
         self.edit_dead(|dead| {
-            dead.letters.retain(|letter| !(letter.again && taken(letter)));
+            dead.letters
+                .retain(|letter| !(letter.again && taken(letter)));
             dead.enable = false;
             0
         })
@@ -451,7 +459,8 @@ impl Sender {
         if turn.queue.wants().is_some() {
             pause = pause.min(turn.read_at.since(now.mono));
         }
-        let free = turn.queue.sending() < self.endpoint().concurrency && turn.claim.covers(now.mono);
+        let free =
+            turn.queue.sending() < self.endpoint().concurrency && turn.claim.covers(now.mono);
         if let (true, Some(due)) = (free, turn.queue.due()) {
             // Never at once: what is due and was not begun waits for something else.
             let ahead = due.nanos().saturating_sub(now.wall.nanos());
@@ -489,7 +498,9 @@ impl Sender {
         let endpoint = &self.endpoint().name;
         match written {
             Ok(Ok(_)) => tracing::info!(endpoint, all, "webhooks: left to others"),
-            Ok(Err(error)) => tracing::warn!(endpoint, %error, "webhooks: the last word was not taken"),
+            Ok(Err(error)) => {
+                tracing::warn!(endpoint, %error, "webhooks: the last word was not taken")
+            }
             Err(_) => tracing::warn!(endpoint, "webhooks: the last word was not taken in time"),
         }
     }

@@ -17,7 +17,9 @@ pub struct Key(hmac::Key);
 
 /// Why a text is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write whsec_ and the base64 of 24 to 64 random bytes: printf whsec_; openssl rand -base64 32")]
+#[error(
+    "write whsec_ and the base64 of 24 to 64 random bytes: printf whsec_; openssl rand -base64 32"
+)]
 pub struct NoSecret;
 
 impl Key {

@@ -30,6 +30,20 @@ pub const fn event_kind(kind: EventKind) -> v1::EventKind {
     }
 }
 
+/// A kind of event as it is named everywhere but on the wire: `BALANCE_LOW` is `balance.low`.
+pub fn event_kind_name(kind: v1::EventKind) -> String {
+    let name = kind.as_str_name();
+    let name = name.strip_prefix("EVENT_KIND_").unwrap_or(name);
+    name.to_ascii_lowercase().replacen('_', ".", 1)
+}
+
+/// Every kind of event that there is, by name.
+pub fn event_kind_names() -> impl Iterator<Item = String> {
+    // More numbers than there will be kinds: the generated code has no list of them.
+    let kinds = (1..1_000).filter_map(|number| v1::EventKind::try_from(number).ok());
+    kinds.map(event_kind_name)
+}
+
 /// Kinds of entries to filter by: known ones only, so that a misspelt filter is not an empty listing.
 pub fn entry_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::EntryKind>, FieldError> {
     let names =
