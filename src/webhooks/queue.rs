@@ -313,8 +313,10 @@ impl Queue {
         self.items.values().filter(sending).count()
     }
 
+    /// How many stand in the state whole, or may soon.
     fn kept(&self) -> usize {
-        self.items.values().filter(|item| item.kept).count()
+        let kept = |item: &&Item| item.kept || item.step == Step::Sending;
+        self.items.values().filter(kept).count()
     }
 
     /// How many wait, as far as the feed was read.
