@@ -119,8 +119,10 @@ pub struct Claim {
 /// What somebody else's version means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contest {
-    /// It was ours, or is older: write again.
+    /// It was ours, and the answer was lost: write again.
     Again,
+    /// It is older than what was certainly written, or is not there: the store has lost history. Write again, too.
+    Older,
     /// Another one sends.
     Lost,
 }
@@ -160,11 +162,11 @@ impl Claim {
     pub fn contested(&mut self, found: Option<(u64, &State)>) -> Contest {
         let Some((version, state)) = found else {
             self.version = 0;
-            return Contest::Again;
+            return Contest::Older;
         };
         self.version = version;
         if state.turn < self.turn {
-            return Contest::Again;
+            return Contest::Older;
         }
         if state.holder.as_ref() != Some(&self.me) {
             return Contest::Lost;

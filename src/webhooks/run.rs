@@ -287,8 +287,11 @@ impl Sender {
                     let found = self.read::<State>(&name).await?;
                     let found = found.as_ref();
                     let found = found.map(|(version, state)| (*version, state));
-                    if turn.claim.contested(found) == Contest::Lost {
-                        return Ok(false);
+                    match turn.claim.contested(found) {
+                        Contest::Again => {}
+                        // It may have lost more, and nobody may have noticed: a Redis that is emptied does not say so.
+                        Contest::Older => self.recall.doubt_all(),
+                        Contest::Lost => return Ok(false),
                     }
                 }
             }

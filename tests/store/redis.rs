@@ -218,7 +218,9 @@ async fn a_reader_of_the_feeds_goes_on_after_redis_was_emptied() {
         commit.book.events = 3;
         commit.events = (1..=3).map(|n| event("a", n)).collect();
         store.commit(commit).await.unwrap();
-        Speaker::new("a", "r-1").say(&store, 0, 3, 0).await;
+        let mut speaker = Speaker::new("a", "r-1");
+        speaker.spend = 3;
+        speaker.say(&store, 0, 0, 0).await;
         let events = store.events(seen, 9).await.unwrap();
         let ids: Vec<_> = events.iter().map(|(_, event)| event.id.as_str()).collect();
         assert_eq!(ids, ["a/1", "a/2", "a/3"], "after {seen}");
