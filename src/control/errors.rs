@@ -80,6 +80,8 @@ pub(super) enum Fault {
     Contended(String),
     /// The book would leave the range of an amount.
     OutOfRange,
+    /// The request is fine, and the account is not in the state for it: a stable reason, and words.
+    NotNow(&'static str, String),
     /// The account has as many credit blocks as it may.
     BlocksLimit(String),
     /// There are as many prices or policies as there may be.
@@ -135,6 +137,8 @@ pub(super) enum Thing {
     Endpoint,
     /// An event that was given up.
     DeadLetter,
+    /// A tenant.
+    Tenant,
 }
 
 impl Thing {
@@ -147,6 +151,7 @@ impl Thing {
             Self::Hold => "HOLD_NOT_FOUND",
             Self::Endpoint => "ENDPOINT_NOT_FOUND",
             Self::DeadLetter => "DEAD_LETTER_NOT_FOUND",
+            Self::Tenant => "TENANT_NOT_FOUND",
         }
     }
 
@@ -159,6 +164,7 @@ impl Thing {
             Self::Hold => "hold",
             Self::Endpoint => "webhook endpoint",
             Self::DeadLetter => "dead letter of event",
+            Self::Tenant => "tenant",
         }
     }
 }
@@ -272,6 +278,9 @@ impl Fault {
                 "AMOUNT_OUT_OF_RANGE",
                 "the cost is beyond the range of ±9223372036.854775807; the hold is as it was".into(),
             ),
+            Self::NotNow(reason, message) => {
+                parts(Code::FailedPrecondition, reason, message.clone())
+            }
             Self::BlocksLimit(message) => {
                 parts(Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT", message.clone())
             }

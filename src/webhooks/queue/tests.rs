@@ -29,14 +29,11 @@ fn event(account: &str, place: u64) -> (u64, Event) {
         kind: EventKind::CreditAdded,
         balance: Amount::ZERO,
         amount: Amount::ZERO,
-        ..template()
+        about: None,
+        idempotency_key: None,
+        recipients: Vec::new(),
     };
     (place, event)
-}
-
-fn template() -> Event {
-    let text = r#"{"id":"","account":"a","time":"2026-01-01T00:00:00Z","kind":"credit.added","balance":"0","amount":"0"}"#;
-    serde_json::from_str(text).unwrap()
 }
 
 /// With events of `a`, `b`, `a`, … at 1, 2, 3, …
