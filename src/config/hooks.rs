@@ -18,6 +18,9 @@ use crate::webhooks::{Endpoint, Kinds};
 /// How many endpoints there may be: each reads the feed, writes its document every second and has its own lines in the metrics.
 const ENDPOINTS_MAX: usize = 32;
 
+/// Longer than the feed keeps what it has, nearly everywhere.
+const MONTH: Duration = Duration::from_secs(2_592_000);
+
 /// The longest name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -68,11 +71,13 @@ fn endpoint(mut section: Reader<'_>, name: String) -> Option<Endpoint> {
     let concurrency = section.read("concurrency", count(1..=256)).unwrap_or(8);
     let retry_min = section.read("retry_min", duration(MILLIS..=HOUR));
     let retry_max = section.read("retry_max", duration(MILLIS..=DAY));
-    let give_up_after = section.read("give_up_after", duration(SECOND..=30 * DAY));
+    let give_up_after = section.read("give_up_after", duration(SECOND..=MONTH));
+    // A second, as most failures are a restart; five minutes, as it is how long news takes once the receiver is back; three days, as a
+    // weekend ends.
     let times = Times {
         retry_min: retry_min.unwrap_or(SECOND),
-        retry_max: retry_max.unwrap_or(5 * MINUTE),
-        give_up_after: give_up_after.unwrap_or(3 * DAY),
+        retry_max: retry_max.unwrap_or(Duration::from_secs(300)),
+        give_up_after: give_up_after.unwrap_or(Duration::from_secs(259_200)),
     };
     if times.retry_min > times.retry_max {
         section.problem("retry_max", "is less than retry_min; give as much or more");

@@ -367,7 +367,7 @@ impl Times {
     pub fn pause(&self, attempts: u32, chance: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(31);
         let whole = self.retry_min.saturating_mul(1_u32 << doublings);
-        let half = whole.min(self.retry_max) / 2;
+        let half = whole.min(self.retry_max).checked_div(2).unwrap_or_default();
         let part = half.as_nanos().saturating_mul(chance.into()) >> 32_u32;
         half.saturating_add(Duration::from_nanos(
             u64::try_from(part).unwrap_or(u64::MAX),

@@ -58,7 +58,7 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let one = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         let key = Key::new(SECRET).unwrap();
-        assert_eq!(signature(&[key.clone()], id, at, body), one);
+        assert_eq!(signature(std::slice::from_ref(&key), id, at, body), one);
         let other = Key::new(&format!("whsec_{}", STANDARD.encode([7; 32]))).unwrap();
         let both = signature(&[other.clone(), key], id, at, body);
         assert_eq!(both, format!("{} {one}", signature(&[other], id, at, body)));

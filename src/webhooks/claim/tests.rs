@@ -1,5 +1,10 @@
 //! On virtual time, with clocks that do not agree: two never send at once.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,9 +1,16 @@
 //! On virtual time: what is sent when, and what is left for the next one to go on from.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows has failed, which is what it is for"
+)]
+
 use super::*;
 use crate::clock::Monotonic;
 use crate::ledger::EventKind;
 use crate::money::Amount;
+
+const NOTHING: [u64; 0] = [];
 
 const TIMES: Times = Times {
     retry_min: Duration::from_secs(1),
@@ -74,7 +81,7 @@ fn an_account_waits_for_its_earlier_event_and_others_do_not() {
     assert_eq!(begun(&mut queue, at(0)), [4]);
     ended(&mut queue, 1, refused(), at(0));
     ended(&mut queue, 4, Outcome::Delivered, at(0));
-    assert_eq!(begun(&mut queue, at(0)), [] as [u64; 0]);
+    assert_eq!(begun(&mut queue, at(0)), NOTHING);
     // A second at the most after the first failure.
     assert_eq!(begun(&mut queue, at(1)), [1]);
     ended(&mut queue, 1, Outcome::Delivered, at(1));
@@ -140,7 +147,7 @@ fn an_event_is_given_up_in_time_and_forgotten_once_it_is_laid_down() {
         panic!("it is given up");
     };
     assert_eq!((letter.sequence, letter.attempts), (1, 3));
-    assert_eq!(begun(&mut queue, at(3_659)), [] as [u64; 0]);
+    assert_eq!(begun(&mut queue, at(3_659)), NOTHING);
     assert_eq!(queue.state().parked.len(), 1, "until it is laid down");
     queue.buried(1);
     assert_eq!(queue.state().parked, []);
@@ -168,7 +175,7 @@ fn a_receiver_that_asks_for_patience_gets_it_within_a_bound() {
         };
         ended(&mut queue, place, patience, at(0));
         assert_eq!(queue.due(), Some(at(given).wall));
-        assert_eq!(begun(&mut queue, at(given - 1)), [] as [u64; 0]);
+        assert_eq!(begun(&mut queue, at(given - 1)), NOTHING);
         assert_eq!(begun(&mut queue, at(given)), [1, 2]);
     }
 }
@@ -178,7 +185,7 @@ fn one_that_is_gone_is_left_alone_until_it_is_enabled() {
     let mut queue = queue(&[("a", 1), ("a", 2)]);
     assert_eq!(begun(&mut queue, at(0)), [1]);
     ended(&mut queue, 1, Outcome::Gone, at(0));
-    assert_eq!(begun(&mut queue, at(9)), [] as [u64; 0]);
+    assert_eq!(begun(&mut queue, at(9)), NOTHING);
     assert_eq!((queue.due(), queue.wants()), (None, None));
     let mut next = Queue::new(&queue.state(), TIMES);
     assert!(next.is_disabled());
