@@ -4,9 +4,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "account", "amount", "credit", "event", "hold", "key", "ledger", "policy", "price", "sync",
-    "usage",
+    "usage", "webhook",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -14,6 +14,7 @@ use crate::local::counters::Counters;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
+use crate::webhooks;
 
 mod serve;
 
@@ -35,6 +36,8 @@ pub struct Core {
     pub clock: Clock,
     /// This process' name.
     pub replica: ReplicaId,
+    /// The webhook endpoints, once they are served.
+    pub webhooks: webhooks::Desk,
 }
 
 /// What the parts are put together from.
@@ -80,12 +83,13 @@ impl Core {
         let counters = counters.unwrap_or_else(Counters::in_memory);
         let engine = Engine::new(random()?, bounds, counters);
         let recall = local.map(Recall::on_disk).unwrap_or_default();
-        let (prices, policies) = (
+        let (prices, policies, tenants) = (
             recall.named(catalog::PRICES),
             recall.named(catalog::POLICIES),
+            recall.named(catalog::TENANTS),
         );
-        if let Err(error) = catalog.begin_with(prices, policies) {
-            tracing::error!(%error, "the prices and policies that are remembered are wrong; the configured ones apply");
+        if let Err(error) = catalog.begin_with(prices, policies, tenants) {
+            tracing::error!(%error, "the prices, policies and tenants that are remembered are wrong; the configured ones apply");
         }
         let books = Books::new(
             Arc::clone(&store),
@@ -116,6 +120,7 @@ impl Core {
             sync,
             clock,
             replica,
+            webhooks: webhooks::Desk::default(),
         }))
     }
 }

@@ -17,8 +17,10 @@ use crate::engine::Bounds;
 use crate::route::{Route, Upstream};
 use crate::sync;
 use crate::telemetry::Metrics;
+use crate::webhooks;
 
 mod catalog;
+mod hooks;
 mod reader;
 mod routes;
 mod sections;
@@ -53,6 +55,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Prices and policies of the file; what the control API sets lies over them.
     pub catalog: Layer,
+    /// Where events are posted.
+    pub webhooks: Vec<Arc<webhooks::Endpoint>>,
     /// Logging.
     pub log: LogSettings,
     /// The end.

@@ -40,6 +40,7 @@ mod sync;
 mod units;
 mod usage;
 mod verify;
+mod webhook;
 
 use errors::Fault;
 
@@ -281,6 +282,7 @@ fn router(
     use v1::price_service_server::PriceServiceServer;
     use v1::sync_service_server::SyncServiceServer;
     use v1::usage_service_server::UsageServiceServer;
+    use v1::webhook_service_server::WebhookServiceServer;
 
     let mut server = Server::builder()
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
@@ -317,6 +319,7 @@ fn router(
         .add_service(guarded!(UsageServiceServer))
         .add_service(guarded!(LedgerServiceServer))
         .add_service(guarded!(EventServiceServer))
+        .add_service(guarded!(WebhookServiceServer))
         .add_service(guarded!(SyncServiceServer))
         .add_service(Guarded::new(reflection, guard)))
 }

@@ -44,7 +44,9 @@
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
 //! | [`plan`] | what a deployment will cost Redis and how it will behave: these machines in virtual time | no |
 //! | [`telemetry`] | every metric by name, and logging | yes |
-//! | [`proxy`], [`control`], [`admin`] | the edges | yes |
+//! | [`proxy`] | an edge: the reverse proxy | yes |
+//! | [`webhooks`] | events, posted to whoever wants to be told | yes |
+//! | [`control`], [`admin`] | the other edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
 //!
 //! How many replicas one Redis bears, what an idle and a hot account cost, and which interval to choose, is on the page of [`plan`];
@@ -91,6 +93,8 @@
 //!   only what it earned while nobody had it, so shares that wander admit no more than the whole rate does.
 //! - **Less than the least waiting call needs is neither granted nor kept**: two replicas with half a call's money each would wait for
 //!   each other.
+//! - **A place in a feed is a time in µs** in Redis (the one after the last, where that is later): an emptied or older Redis hands out no
+//!   place that a reader has passed, and needs to be told nothing for that.
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
 //!
@@ -100,7 +104,9 @@
 //!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
 //!   is called again.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
-//!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
+//!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
+//!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
+//!   that, under the ids that come next there; such an id may have stood for another event before the loss.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
@@ -137,3 +143,4 @@ pub mod sync;
 pub mod telemetry;
 mod tls;
 pub mod usage;
+pub mod webhooks;

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
-use crate::ledger::{Book, Claim, Entry, Event};
+use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
 use crate::usage::Tally;
 
@@ -34,6 +34,10 @@ pub const CHANGES_MAX: usize = 4_096;
 
 /// How many events the global feed keeps; older ones stay in no listing. A backend that is away for longer reads the ledger.
 pub const EVENTS_MAX: usize = 100_000;
+
+/// How the names of documents begin that are the webhooks' own: written every other second, and no concern of whoever follows prices
+/// and policies.
+pub const WEBHOOK_DOCUMENTS: &str = "webhook:";
 
 /// Why a store did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,6 +73,13 @@ pub struct Snapshot {
     pub lost: Amount,
     /// What stands under each claim that was asked for, in that order.
     pub claims: Vec<Option<Claim>>,
+}
+
+impl Snapshot {
+    /// What the replicas have done: what a command is carried out with.
+    pub fn spent(&self) -> Spent {
+        Spent::of(&self.book, self.spend, self.unleased)
+    }
 }
 
 /// An account as a replica takes it up.
@@ -446,8 +457,16 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 
-    /// Events of all accounts after a sequence number of the feed, ascending, with theirs.
+    /// Events of all accounts after a sequence number of the feed, ascending, with theirs. Numbers ascend for ever, with gaps: also
+    /// over a loss of history, so that a reader goes on after the last one that it has.
     async fn events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError>;
+
+    /// Puts events that were written before into the feed again, as far as it does not have them: each under a new place, and the id
+    /// that it had. For a store that lost history; one that loses none has them all.
+    async fn announce(&self, events: &[Event]) -> Result<(), StoreError> {
+        let _ = events;
+        Ok(())
+    }
 
     /// Usage rows of an account, summed over replicas: by hour in `[from, to)`, ordered by hour, key and model.
     async fn usage(

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::remember::Remembered;
 use crate::id::AccountId;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Event};
 use crate::local::Local;
 use crate::local::memory::Document;
 use crate::store::{History, Snapshot, StoreError};
@@ -266,13 +266,14 @@ impl Recall {
         Some(Job { remembered, done })
     }
 
-    /// Remembers what was just written: a book, and the entries that were appended with it. Done before the writer is answered, so that
-    /// a store that loses it then is told.
+    /// Remembers what was just written: a book, and the entries and events that were appended with it. Done before the writer is
+    /// answered, so that a store that loses it then is told.
     pub(crate) async fn wrote(
         &self,
         over: u64,
         snapshot: &Snapshot,
         entries: &[Entry],
+        events: &[Event],
         history: History,
     ) {
         let known = self.get(&snapshot.book.account).await;
@@ -281,7 +282,7 @@ impl Recall {
         };
         let remembered = Remembered {
             history: remembered.history.or(Some(history)),
-            ..remembered
+            ..remembered.and_announced(events)
         };
         let (done, written) = oneshot::channel();
         if let Some(job) = self.note(remembered, Some(done))
@@ -291,6 +292,12 @@ impl Recall {
             // Told once it is on disk; if that fails, it was logged, and the store has it all the same.
             let _ = written.await;
         }
+    }
+
+    /// The last events of an account that this replica wrote.
+    pub(crate) async fn events(&self, account: &AccountId) -> Vec<Event> {
+        let known = self.get(account).await;
+        known.map(|known| known.events).unwrap_or_default()
     }
 
     /// Forgets what is kept in memory of an account that is let go of; on disk it stays.

@@ -4,10 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ledger::{Book, Entry, Healed, Rejected, TAIL_MAX, Told, heal, lacks, refill};
+use crate::ledger::{
+    Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, heal, lacks, refill,
+};
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{Commit, History, KeyRecord, Restore, Snapshot};
+
+/// How many events of an account a replica remembers. An account makes a handful in an hour; older ones were read long ago.
+pub const EVENTS_MAX: usize = 32;
 
 /// The newest that this replica knows of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +23,9 @@ pub struct Remembered {
     pub book: Book,
     /// Its last entries, ascending, at most [`TAIL_MAX`].
     pub tail: Vec<Entry>,
+    /// The last events that this replica itself wrote of it, at most [`EVENTS_MAX`]: a feed that lost them is told again.
+    #[serde(default)]
+    pub events: Vec<Event>,
     /// All keys.
     pub keys: Vec<KeyRecord>,
     /// The highest total of spend seen.
@@ -62,6 +70,7 @@ impl Remembered {
             version: snapshot.version,
             book: snapshot.book.clone(),
             tail: tail.into_iter().skip(more).collect(),
+            events: Vec::new(),
             keys,
             total: snapshot.spend,
             history: None,
@@ -82,8 +91,14 @@ impl Remembered {
             Some(known) => known.version == over && !known.partial,
             None => over == 0,
         };
-        let (mut tail, keys, total, history) = match known {
-            Some(known) => (known.tail, known.keys, known.total, known.history),
+        let (mut tail, events, keys, total, history) = match known {
+            Some(known) => (
+                known.tail,
+                known.events,
+                known.keys,
+                known.total,
+                known.history,
+            ),
             None => Default::default(),
         };
         if !goes_on {
@@ -96,11 +111,20 @@ impl Remembered {
             version: snapshot.version,
             book: snapshot.book.clone(),
             tail,
+            events,
             keys,
             total: total.max(snapshot.spend),
             history,
             partial: !goes_on,
         })
+    }
+
+    /// The same with events that were written, too.
+    pub fn and_announced(mut self, events: &[Event]) -> Self {
+        self.events.extend_from_slice(events);
+        let more = self.events.len().saturating_sub(EVENTS_MAX);
+        self.events.drain(..more);
+        self
     }
 
     /// Whether a book of this version, as it was read, says nothing new.
@@ -175,8 +199,11 @@ impl Remembered {
                     standing.any(|(name, found)| name == claim && found.is_some())
                 };
                 // What is lost was spent all the same.
-                let spend = snapshot.spend.max(self.total);
-                heal(theirs, ours, spend, claimed, policy_of, now)?
+                let spent = Spent {
+                    spend: snapshot.spend.max(self.total),
+                    ..snapshot.spent()
+                };
+                heal(theirs, ours, spent, claimed, policy_of, now)?
             }
         };
         let theirs = stands.map_or(0, |stands| stands.snapshot.version);

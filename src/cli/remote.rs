@@ -157,6 +157,7 @@ clients! {
     prices: price_service_client, PriceServiceClient;
     syncs: sync_service_client, SyncServiceClient;
     usages: usage_service_client, UsageServiceClient;
+    webhooks: webhook_service_client, WebhookServiceClient;
 }
 
 /// How much of a listing is wanted.

@@ -45,6 +45,13 @@ pub(super) enum Fault {
     PageFilter,
     /// No such thing.
     NotFound(Thing, String),
+    /// No such webhook endpoint in the configuration.
+    NoEndpoint {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// An account names a policy that there is none of.
     NoPolicy {
         /// The name.
@@ -73,6 +80,8 @@ pub(super) enum Fault {
     Contended(String),
     /// The book would leave the range of an amount.
     OutOfRange,
+    /// The request is fine, and the account is not in the state for it: a stable reason, and words.
+    NotNow(&'static str, String),
     /// The account has as many credit blocks as it may.
     BlocksLimit(String),
     /// There are as many prices or policies as there may be.
@@ -124,6 +133,12 @@ pub(super) enum Thing {
     Price,
     /// A hold.
     Hold,
+    /// A webhook endpoint.
+    Endpoint,
+    /// An event that was given up.
+    DeadLetter,
+    /// A tenant.
+    Tenant,
 }
 
 impl Thing {
@@ -134,6 +149,9 @@ impl Thing {
             Self::Policy => "POLICY_NOT_FOUND",
             Self::Price => "PRICE_NOT_FOUND",
             Self::Hold => "HOLD_NOT_FOUND",
+            Self::Endpoint => "ENDPOINT_NOT_FOUND",
+            Self::DeadLetter => "DEAD_LETTER_NOT_FOUND",
+            Self::Tenant => "TENANT_NOT_FOUND",
         }
     }
 
@@ -144,6 +162,9 @@ impl Thing {
             Self::Policy => "policy",
             Self::Price => "price",
             Self::Hold => "hold",
+            Self::Endpoint => "webhook endpoint",
+            Self::DeadLetter => "dead letter of event",
+            Self::Tenant => "tenant",
         }
     }
 }
@@ -200,6 +221,12 @@ impl Fault {
                 format!("there is no policy `{name}`; the known ones are: {known}"),
             )
             .about("policy", name),
+            Self::NoEndpoint { name, known } => parts(
+                Code::NotFound,
+                Thing::Endpoint.reason(),
+                format!("there is no webhook endpoint `{}`; the known ones are: {known}", shown(name)),
+            )
+            .about("endpoint", name),
             Self::AccountExists(id) => parts(
                 Code::AlreadyExists,
                 "ACCOUNT_EXISTS",
@@ -251,6 +278,9 @@ impl Fault {
                 "AMOUNT_OUT_OF_RANGE",
                 "the cost is beyond the range of ±9223372036.854775807; the hold is as it was".into(),
             ),
+            Self::NotNow(reason, message) => {
+                parts(Code::FailedPrecondition, reason, message.clone())
+            }
             Self::BlocksLimit(message) => {
                 parts(Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT", message.clone())
             }

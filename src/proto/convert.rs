@@ -14,7 +14,10 @@ mod policy;
 mod price;
 mod usage;
 
-pub use ledger::{block, entry, entry_kind, entry_kinds, event, event_kind, event_kinds};
+pub use ledger::{
+    block, entry, entry_kind, entry_kinds, event, event_kind, event_kind_name, event_kind_names,
+    event_kinds,
+};
 pub use policy::{overrides, overrides_from, policy, policy_from, rule, rule_from};
 pub use price::{price, price_from};
 pub use usage::{certainty, counts, counts_from, meter, meter_from, tally, usage_row};

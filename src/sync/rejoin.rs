@@ -118,6 +118,8 @@ impl Sync {
                     // What it said of its spend may be lost as well.
                     entry.line().say_again(&entry.account);
                 }
+                // Whoever put the book back, only who wrote an event knows it.
+                self.note(self.store.announce(&ours.events).await)?;
                 return Ok(Some(history));
             }
         }

@@ -101,6 +101,16 @@ labels! {
         Documents = "documents",
     }
 
+    /// How sending an event to a webhook endpoint ended.
+    Delivery {
+        /// It was taken.
+        Sent = "sent",
+        /// It was not, and is tried again.
+        Failed = "failed",
+        /// It was given up.
+        Dead = "dead",
+    }
+
     /// How reading on for a client that left ended.
     Drained {
         /// The answer was read to its end.
@@ -168,6 +178,7 @@ mod tests {
         check::<StatusClass>(StatusClass::COUNT);
         check::<UpstreamError>(UpstreamError::COUNT);
         check::<StoreOp>(StoreOp::COUNT);
+        check::<Delivery>(Delivery::COUNT);
         check::<Drained>(Drained::COUNT);
         check::<Reason>(Reason::COUNT);
         check::<End>(End::ALL.len());

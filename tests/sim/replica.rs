@@ -307,7 +307,12 @@ impl World {
             history: replica.recall.get(&account).and_then(|known| known.history),
         };
         let another = own.history.is_some_and(|known| known != History(history));
-        let rules = rules(&opened.snapshot.book, opened.snapshot.spend, policy.clone());
+        let rules = rules(
+            &opened.snapshot.book,
+            opened.snapshot.spend,
+            policy.clone(),
+            now,
+        );
         let id = opened.snapshot.book.account.clone();
         let cells: Vec<_> = own
             .cells

@@ -7,6 +7,7 @@
 
 use super::*;
 use crate::id::{AccountId, KeyId};
+use crate::ledger::Spent;
 use crate::ledger::{Action, Command, apply};
 
 fn nanos(nanos: i64) -> Amount {
@@ -70,7 +71,7 @@ impl Account {
         };
         let now = Timestamp::from_nanos(i64::try_from(self.snapshot.version).unwrap() + 1);
         let book = &self.snapshot.book;
-        let applied = apply(book, Amount::ZERO, &command, &Policy::default(), now).unwrap();
+        let applied = apply(book, Spent::default(), &command, &Policy::default(), now).unwrap();
         self.snapshot.book = applied.book;
         self.snapshot.version += 1;
         self.entries.extend(applied.entries.clone());

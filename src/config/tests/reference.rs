@@ -26,12 +26,17 @@ fn taken_in(defaults: bool, dir: &Path) -> String {
         .replace("/etc/tollgate", dir.to_str().unwrap())
 }
 
-const ENV: [(&str, &str); 5] = [
+const ENV: [(&str, &str); 7] = [
     ("TOLLGATE_STORE__KIND", "redis"),
     ("REDIS_PASSWORD", "x"),
     ("SENTINEL_PASSWORD", "x"),
     ("TOLLGATE_TOKEN", "0123456789abcdef"),
     ("OPENAI_API_KEY", "x"),
+    ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    (
+        "WEBHOOK_SECRET_BEFORE",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    ),
 ];
 
 #[test]
@@ -136,6 +141,7 @@ fn keys(value: &toml::Value, path: &str, found: &mut BTreeSet<String>) {
             let path = match path {
                 "" => key.clone(),
                 "policies" => "policies.*".into(),
+                "tenants" => "tenants.*".into(),
                 _ => format!("{path}.{key}"),
             };
             keys(value, &path, found);

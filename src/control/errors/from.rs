@@ -8,6 +8,7 @@ use crate::ledger::Rejected;
 use crate::pricing::PriceError;
 use crate::proto::convert::FieldError;
 use crate::store::StoreError;
+use crate::webhooks::desk::DeskError;
 
 impl From<FieldError> for Fault {
     fn from(error: FieldError) -> Self {
@@ -40,6 +41,10 @@ impl From<Rejected> for Fault {
             Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
             Rejected::OutOfRange => Self::OutOfRange,
             Rejected::TooManyBlocks => Self::BlocksLimit(message),
+            other => match other.field() {
+                Some(field) => Self::Field(FieldError::invalid(field, message)),
+                None => Self::NotNow(other.reason(), message),
+            },
         }
     }
 }
@@ -52,6 +57,10 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::Overrides(_) => {
+                Self::Field(FieldError::invalid("account.overrides", error.to_string()))
+            }
+            CommandError::NoTenant(name, _) => Self::NotFound(Thing::Tenant, name),
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }
@@ -62,10 +71,11 @@ impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Self {
         let message = error.to_string();
         match error {
-            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
-                Self::CatalogLimit(message)
-            }
+            CatalogError::Price(PriceError::TooMany(_))
+            | CatalogError::TooManyPolicies(_)
+            | CatalogError::TooManyTenants(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
             CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
             CatalogError::Store(error) => error.into(),
@@ -91,6 +101,17 @@ impl From<HoldError> for Fault {
             HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
             HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
             HoldError::Overflow => Self::CostOverflow,
+        }
+    }
+}
+
+impl From<DeskError> for Fault {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::NoEndpoint(name, known) => Self::NoEndpoint { name, known },
+            DeskError::NoLetter(event) => Self::NotFound(Thing::DeadLetter, event),
+            DeskError::Contended(name) => Self::Contended(format!("the dead letters of `{name}`")),
+            DeskError::Store(error) => error.into(),
         }
     }
 }

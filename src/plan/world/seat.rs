@@ -280,7 +280,7 @@ fn take_up(
     let counters: &Arc<Counters> = engine.counters();
     let taken = counters.take_up(id);
     let snapshot = &opened.snapshot;
-    let rules = rules(&snapshot.book, snapshot.spend, policy.clone());
+    let rules = rules(&snapshot.book, snapshot.spend, policy.clone(), now);
     let hour = now.wall.hour();
     let published = engine.own_cells(hour, &opened.usage);
     let account = engine.load(taken, rules, published.into_iter());

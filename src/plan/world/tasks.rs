@@ -145,7 +145,7 @@ pub(super) fn propose(
         entries,
         events,
         credit_delta,
-    } = apply(&read.book, read.spend, command, policy, now).ok()?;
+    } = apply(&read.book, read.spent(), command, policy, now).ok()?;
     (book != read.book).then_some(Commit {
         expected: read.version,
         book,
