@@ -19,7 +19,7 @@ pub use book::{
     EventKind, State,
 };
 
-pub use heal::{Healed, TAIL_MAX, Told, heal, refill};
+pub use heal::{Healed, TAIL_MAX, Told, heal, lacks, refill};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

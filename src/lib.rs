@@ -96,8 +96,9 @@
 //!
 //! ## What is not here yet
 //!
-//! - **The simulator (`tests/sim`) runs at length by `cargo sim`, not in the test command**: of some seeds in a hundred, its check that all
-//!   keys are put back fails, and its list of deliberate mistakes is not held to a number of seeds yet.
+//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
+//!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
+//!   is called again.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
