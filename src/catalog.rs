@@ -38,7 +38,7 @@ pub struct Catalog {
 /// Prices and policies of one origin.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    /// Prices, one for each pattern.
+    /// Prices, one for each pattern in each unit.
     pub prices: Vec<Price>,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
@@ -231,7 +231,7 @@ fn merge(
         stored
             .prices
             .iter()
-            .all(|other| other.pattern != price.pattern)
+            .all(|other| (&other.pattern, &other.unit) != (&price.pattern, &price.unit))
     };
     let configured_prices = configured.prices.iter().filter(overridden);
     let prices = PriceBook::new(

@@ -339,13 +339,9 @@ impl Gate {
     /// What a model costs an account: in its own unit, or it has no price.
     fn price(&self, model: Option<&str>, key: &Key) -> Priced {
         let current = self.catalog.current();
-        let price = model.and_then(|model| current.prices.price(model));
-        match price {
-            Some(price) if price.unit == key.account().rules().unit => {
-                Priced::At(Arc::clone(price))
-            }
-            _ => Priced::Unknown,
-        }
+        let rules = key.account().rules();
+        let price = model.and_then(|model| current.prices.price(model, &rules.unit));
+        price.map_or(Priced::Unknown, |price| Priced::At(Arc::clone(price)))
     }
 
     /// The name that a model's usage stands under. Callers choose model names, so when there are too many, or one is not a

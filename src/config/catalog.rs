@@ -44,7 +44,7 @@ pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
     Layer { prices, policies }
 }
 
-fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Price> {
+fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<(String, String)>) -> Option<Price> {
     let pattern = section.need("pattern", "\"gpt-4o*\"", text);
     let unit = section.need("unit", "\"USD\"", unit);
     let max_output = section.read("max_output", count(1..=u64::MAX));
@@ -63,12 +63,12 @@ fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Pri
         rates,
         max_output,
     };
-    if !patterns.insert(price.pattern.clone()) {
+    if !patterns.insert((price.pattern.clone(), price.unit.clone())) {
         section.problem(
             "pattern",
             &format!(
-                "is \"{}\", which has a price above; keep one of them",
-                price.pattern
+                "is \"{}\", which has a price above, in {}; keep one of them",
+                price.pattern, price.unit
             ),
         );
         return None;
