@@ -9,9 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ledger::Book;
+use crate::licence::{self, LICENCES_MAX};
 use crate::policy::Policy;
 use crate::pricing::{Price, PriceBook, PriceError};
 use crate::store::{Store, StoreError, Stored};
+
+mod licences;
+
+pub use licences::{LICENCES, Licences, StoredLicences};
 
 /// The name of the document that holds the prices set through the control API: a JSON list of [`Price`].
 pub const PRICES: &str = "prices";
@@ -30,6 +35,7 @@ pub const POLICIES_MAX: usize = 1_000;
 pub struct Catalog {
     configured: Layer,
     current: ArcSwap<InForce>,
+    licences: Licences,
     /// One reads the store at a time, or an older reading could take the place of a newer one. Waiting for it is bounded by the
     /// store's own time-outs.
     loading: tokio::sync::Mutex<()>,
@@ -42,6 +48,8 @@ pub struct Layer {
     pub prices: Vec<Price>,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// The keys to check licences with, by name; of the configuration alone.
+    pub licence_keys: licence::Keys,
 }
 
 /// One consistent set of prices and policies.
@@ -69,6 +77,11 @@ pub enum CatalogError {
     /// More policies than there may be.
     #[error("there are {0} policies; there may be at most {POLICIES_MAX}")]
     TooManyPolicies(usize),
+    /// More licences than are kept.
+    #[error(
+        "there are {0} issued licences; at most {LICENCES_MAX} are kept: leave out those that have expired"
+    )]
+    TooManyLicences(usize),
     /// Somebody else changed them since they were read.
     #[error("the version is not {0} any more; read again and repeat the change")]
     Conflict(u64),
@@ -82,6 +95,7 @@ impl Catalog {
     pub fn new(configured: Layer) -> Result<Self, CatalogError> {
         let current = merge(&configured, Layer::default(), 0, 0)?;
         Ok(Self {
+            licences: Licences::new(configured.licence_keys.clone()),
             configured,
             current: ArcSwap::from_pointee(current),
             loading: tokio::sync::Mutex::default(),
@@ -96,7 +110,11 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let (prices_version, prices) = prices.unwrap_or_default();
         let (policies_version, policies) = policies.unwrap_or_default();
-        let stored = Layer { prices, policies };
+        let stored = Layer {
+            prices,
+            policies,
+            ..Layer::default()
+        };
         let merged = merge(&self.configured, stored, prices_version, policies_version)?;
         self.current.store(Arc::new(merged));
         Ok(())
@@ -126,13 +144,18 @@ impl Catalog {
         let (prices_version, prices) = document(store, PRICES, version, body).await?;
         let (version, body) = (known.policies_version, &known.stored.policies);
         let (policies_version, policies) = document(store, POLICIES, version, body).await?;
-        let stored = Layer { prices, policies };
+        let stored = Layer {
+            prices,
+            policies,
+            ..Layer::default()
+        };
         self.current.store(Arc::new(merge(
             &self.configured,
             stored,
             prices_version,
             policies_version,
         )?));
+        self.licences.load(store).await?;
         Ok(())
     }
 

@@ -4,14 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
+use super::LicenceSigning;
 use super::reader::Reader;
-use super::values::{amount, amount_or_zero, choice, count, text};
+use super::values::{amount, amount_or_zero, choice, count, file, text};
 use crate::catalog::{Layer, POLICIES_MAX};
+use crate::licence::{KEYS_MAX, Keys, PublicKey};
 use crate::policy::{HoldRule, Policy};
 use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
 use crate::usage::Meter;
 
-pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
+/// Prices, policies and the keys of licences; and what licences are signed with.
+pub(super) fn layer(root: &mut Reader<'_>) -> (Layer, Option<LicenceSigning>) {
+    let (licence_keys, signing) = licences(root);
+    (priced(root, licence_keys), signing)
+}
+
+fn priced(root: &mut Reader<'_>, licence_keys: Keys) -> Layer {
     let sections = root.list("prices");
     if sections.len() > PATTERNS_MAX {
         root.problem(
@@ -41,7 +49,48 @@ pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
         }
         policies.insert(name, policy(section));
     }
-    Layer { prices, policies }
+    Layer {
+        prices,
+        policies,
+        licence_keys,
+    }
+}
+
+/// `[licences]`: who may have signed a licence, and what this sidecar signs with, if it does.
+fn licences(root: &mut Reader<'_>) -> (Keys, Option<LicenceSigning>) {
+    let mut section = root.section_or_empty("licences");
+    let key = |name: &str, value: &Value| {
+        if !policy_name(name) {
+            return Err(
+                "the name before it is none; write at most 64 of the characters A-Z a-z 0-9 . _ -"
+                    .into(),
+            );
+        }
+        let key = text(value)?.parse().map_err(|error| format!("{error}"));
+        key.map(|key: PublicKey| (name.to_owned(), key))
+    };
+    let keys: Keys = section.entries("keys", false, key).into_iter().collect();
+    if keys.len() > KEYS_MAX {
+        let many = format!("has {} keys; there may be {KEYS_MAX}", keys.len());
+        section.problem("keys", &many);
+    }
+    let signing = section.section("signing").and_then(|mut signing| {
+        let kid = signing.need("kid", "\"2026\"", text);
+        let key_file = signing.need("key_file", "\"/path/to/licences.pem\"", file);
+        if let Some(kid) = kid.as_ref().filter(|kid| !keys.contains_key(*kid)) {
+            let names: Vec<_> = keys.keys().map(String::as_str).collect();
+            let unknown = format!(
+                "is \"{kid}\", which is not in licences.keys ({}): what is signed here could not be checked",
+                names.join(", ")
+            );
+            signing.problem("kid", &unknown);
+        }
+        Some(LicenceSigning {
+            kid: kid?,
+            key_file: key_file?,
+        })
+    });
+    (keys, signing)
 }
 
 fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<(String, String)>) -> Option<Price> {

@@ -118,7 +118,11 @@ fn the_most_particular_pattern_wins() {
         ("gpt-3", "gpt-*"),
         ("x", "*"),
     ] {
-        assert_eq!(book.price(model, "USD").unwrap().pattern, pattern, "{model}");
+        assert_eq!(
+            book.price(model, "USD").unwrap().pattern,
+            pattern,
+            "{model}"
+        );
     }
     let book = PriceBook::new(3, vec![price("gpt-*", &[])]).unwrap();
     assert_eq!(book.price("claude", "USD"), None);

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
-use crate::catalog::{POLICIES, PRICES};
+use crate::catalog::{LICENCES, POLICIES, PRICES};
 use crate::clock::Hour;
 use crate::local::LocalError;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
@@ -605,13 +605,15 @@ impl Sync {
     /// What is in force now is remembered, if it is newer than what was.
     async fn remember_documents(&self) {
         let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
+        let licences = self.catalog.licences().stored().clone();
         let versions = (current.prices.version(), current.policies_version);
-        if recall.local().is_none() || versions == (0, 0) {
+        if recall.local().is_none() || (versions, licences.version) == ((0, 0), 0) {
             return;
         }
         let kept = tokio::task::spawn_blocking(move || {
             recall.keep_named(PRICES, versions.0, &current.stored.prices);
             recall.keep_named(POLICIES, versions.1, &current.stored.policies);
+            recall.keep_named(LICENCES, licences.version, &licences.issued);
         });
         // It cannot fail but by a panic, which was reported where it happened.
         let _ = kept.await;

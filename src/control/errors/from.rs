@@ -62,9 +62,9 @@ impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Self {
         let message = error.to_string();
         match error {
-            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
-                Self::CatalogLimit(message)
-            }
+            CatalogError::Price(PriceError::TooMany(_))
+            | CatalogError::TooManyPolicies(_)
+            | CatalogError::TooManyLicences(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
             CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
