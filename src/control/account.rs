@@ -188,11 +188,16 @@ impl Control {
         let live = self.core().sync.live(&book.account);
         let money = |value| Some(amount(value, &book.unit));
         let balance = book.balance(*spend);
-        let state = match book.state(*spend) {
+        let in_force = self.core().catalog.policy_of(book);
+        let state = match book.state(*spend, &in_force, self.core().clock.now().wall) {
             State::Active => v1::AccountState::Active,
             State::Overdue => v1::AccountState::Overdue,
+            State::Suspended
+            | State::ReactivationRequired
+            | State::PurgeEligible
+            | State::Frozen
+            | State::Closed => v1::AccountState::Unspecified,
         };
-        let in_force = self.core().catalog.policy_of(book);
         v1::Account {
             account_id: book.account.to_string(),
             display_name: book.name.clone(),
@@ -256,6 +261,7 @@ fn edited(book: &Book, sent: &v1::Account, mask: &Mask) -> Result<Configure, Fau
         name: wanted.name.filter(|name| *name != book.name),
         policy: wanted.policy.filter(|policy| *policy != book.policy),
         overrides: wanted.overrides.filter(|result| *result != book.overrides),
+        ..Configure::default()
     })
 }
 

@@ -73,6 +73,8 @@ pub(super) enum Fault {
     Contended(String),
     /// The book would leave the range of an amount.
     OutOfRange,
+    /// The request is fine, and the account is not in the state for it: a stable reason, and words.
+    NotNow(&'static str, String),
     /// The account has as many credit blocks as it may.
     BlocksLimit(String),
     /// There are as many prices or policies as there may be.
@@ -124,6 +126,8 @@ pub(super) enum Thing {
     Price,
     /// A hold.
     Hold,
+    /// A tenant.
+    Tenant,
 }
 
 impl Thing {
@@ -134,6 +138,7 @@ impl Thing {
             Self::Policy => "POLICY_NOT_FOUND",
             Self::Price => "PRICE_NOT_FOUND",
             Self::Hold => "HOLD_NOT_FOUND",
+            Self::Tenant => "TENANT_NOT_FOUND",
         }
     }
 
@@ -144,6 +149,7 @@ impl Thing {
             Self::Policy => "policy",
             Self::Price => "price",
             Self::Hold => "hold",
+            Self::Tenant => "tenant",
         }
     }
 }
@@ -251,6 +257,9 @@ impl Fault {
                 "AMOUNT_OUT_OF_RANGE",
                 "the cost is beyond the range of ±9223372036.854775807; the hold is as it was".into(),
             ),
+            Self::NotNow(reason, message) => {
+                parts(Code::FailedPrecondition, reason, message.clone())
+            }
             Self::BlocksLimit(message) => {
                 parts(Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT", message.clone())
             }

@@ -40,6 +40,10 @@ impl From<Rejected> for Fault {
             Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
             Rejected::OutOfRange => Self::OutOfRange,
             Rejected::TooManyBlocks => Self::BlocksLimit(message),
+            other => match other.field() {
+                Some(field) => Self::Field(FieldError::invalid(field, message)),
+                None => Self::NotNow(other.reason(), message),
+            },
         }
     }
 }
@@ -52,6 +56,7 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::NoTenant(name, _) => Self::NotFound(Thing::Tenant, name),
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }
@@ -64,8 +69,10 @@ impl From<CatalogError> for Fault {
         match error {
             CatalogError::Price(PriceError::TooMany(_))
             | CatalogError::TooManyPolicies(_)
-            | CatalogError::TooManyLicences(_) => Self::CatalogLimit(message),
+            | CatalogError::TooManyLicences(_)
+            | CatalogError::TooManyTenants(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
             CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
             CatalogError::Store(error) => error.into(),

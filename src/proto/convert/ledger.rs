@@ -15,6 +15,22 @@ pub const fn entry_kind(kind: EntryKind) -> v1::EntryKind {
         EntryKind::LateCharge => v1::EntryKind::LateCharge,
         EntryKind::Usage => v1::EntryKind::Usage,
         EntryKind::Expiry => v1::EntryKind::Expiry,
+        EntryKind::OverdueMarked
+        | EntryKind::OverdueCleared
+        | EntryKind::Reactivation
+        | EntryKind::RefundBegun
+        | EntryKind::Refund
+        | EntryKind::RefundCancelled
+        | EntryKind::InvoicedAmount
+        | EntryKind::PlanPurchase
+        | EntryKind::PlanAdded
+        | EntryKind::PlanRemoved
+        | EntryKind::QpsPlanPurchase
+        | EntryKind::Correction
+        | EntryKind::Void
+        | EntryKind::InvoiceClosed
+        | EntryKind::InvoiceSettled
+        | EntryKind::Closed => v1::EntryKind::Unspecified,
     }
 }
 
@@ -27,6 +43,18 @@ pub const fn event_kind(kind: EventKind) -> v1::EventKind {
         EventKind::BalanceLow => v1::EventKind::BalanceLow,
         EventKind::CreditAdded => v1::EventKind::CreditAdded,
         EventKind::CreditExpired => v1::EventKind::CreditExpired,
+        EventKind::AccountSuspended
+        | EventKind::ReactivationRequired
+        | EventKind::PurgeEligible
+        | EventKind::AccountClosed
+        | EventKind::CreditExpiring
+        | EventKind::PlanExhausted
+        | EventKind::PlanExpired
+        | EventKind::RechargeRequested
+        | EventKind::RefundAccepted
+        | EventKind::RefundCompleted
+        | EventKind::RefundCancelled
+        | EventKind::InvoiceClosed => v1::EventKind::Unspecified,
     }
 }
 
@@ -94,6 +122,7 @@ pub fn block(block: &CreditBlock, remaining: Amount, rank: u32, unit: &str) -> v
     let kind = match block.kind {
         CreditKind::Bonus => v1::CreditKind::Bonus,
         CreditKind::Paid => v1::CreditKind::Paid,
+        CreditKind::Plan => v1::CreditKind::Unspecified,
     };
     v1::CreditBlock {
         block_id: block.id,

@@ -82,6 +82,7 @@ pub fn overrides_from(
         burst: overrides.burst,
         concurrency: overrides.concurrency,
         low_balance: amount_or_none(&at("low_balance"), overrides.low_balance.as_ref(), unit)?,
+        ..Overrides::default()
     };
     above_zero(&at("qps"), overrides.qps)?;
     above_zero(&at("burst"), overrides.burst)?;
@@ -137,6 +138,7 @@ pub fn policy(id: &str, policy: &Policy, unit: &str) -> v1::Policy {
         store_outage: match policy.store_outage {
             StoreOutage::Refuse => v1::StoreOutage::Refuse,
             StoreOutage::Lease => v1::StoreOutage::Lease,
+            StoreOutage::UpTo(_) => v1::StoreOutage::Unspecified,
         }
         .into(),
         origin: v1::Origin::Unspecified.into(),
