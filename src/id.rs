@@ -153,10 +153,16 @@ mod tests {
         let owner = AccountId::new("org/team").unwrap();
         let plan = owner.inner("points").unwrap();
         assert_eq!(plan.as_str(), "org/team!points");
-        assert_eq!((plan.owner(), plan.inner_name()), (Some(owner.clone()), Some("points")));
+        assert_eq!(
+            (plan.owner(), plan.inner_name()),
+            (Some(owner.clone()), Some("points"))
+        );
         assert!(plan.is_inner() && !owner.is_inner());
         assert_eq!((owner.owner(), owner.inner_name()), (None, None));
-        assert!(AccountId::new(plan.as_str()).is_err(), "people cannot name it");
+        assert!(
+            AccountId::new(plan.as_str()).is_err(),
+            "people cannot name it"
+        );
         assert!("a!b".parse::<AccountId>().is_err());
         let read: AccountId = serde_json::from_str("\"org/team!points\"").unwrap();
         assert_eq!(read, plan);
@@ -164,8 +170,14 @@ mod tests {
             assert!(AccountId::stored(text).is_err(), "{text}");
         }
         assert!(plan.inner("more").is_err(), "one level deep");
-        assert!(owner.inner(&"x".repeat(NAME_BYTES_MAX)).is_err(), "too long");
-        assert!(KeyId::try_from("a!b".to_owned()).is_err(), "keys have no inside");
+        assert!(
+            owner.inner(&"x".repeat(NAME_BYTES_MAX)).is_err(),
+            "too long"
+        );
+        assert!(
+            KeyId::try_from("a!b".to_owned()).is_err(),
+            "keys have no inside"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
+use crate::policy::Budget;
 use crate::usage::Tally;
 
 pub mod desk;
@@ -324,6 +325,9 @@ pub struct KeyRecord {
     /// Model patterns it may use, as in the price book; empty is all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// What its calls may cost in a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Budget>,
 }
 
 impl KeyRecord {
@@ -340,6 +344,7 @@ impl KeyRecord {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            budgets: Vec::new(),
         }
     }
 }

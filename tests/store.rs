@@ -192,6 +192,7 @@ fn key(name: &str, id: &str, digest: &str) -> KeyRecord {
         revoked: None,
         qps: Some(7),
         models: vec!["gpt-*".into()],
+        budgets: Vec::new(),
     }
 }
 

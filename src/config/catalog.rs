@@ -232,6 +232,7 @@ fn overrides(mut section: Reader<'_>) -> Overrides {
         alerts: section.read("alerts", choice),
         enforcement: section.read("enforcement", choice),
         mode: section.read("mode", choice),
+        budgets: section.read("budgets", choice),
         invoice_limit: section.read("invoice_limit", amount_or_zero),
         qps: section.read("qps", count(1..=u32::MAX.into())),
         burst: section.read("burst", count(1..=u32::MAX.into())),

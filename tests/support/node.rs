@@ -88,6 +88,7 @@ pub(crate) fn terms() -> Terms {
         api: None,
         dialect: None,
         model: None,
+        capability: None,
         free: false,
         usage_headers: Default::default(),
         on_disconnect: OnDisconnect::Drain,
@@ -211,6 +212,7 @@ impl Node {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            budgets: Vec::new(),
         };
         edit(&mut key);
         let version = self

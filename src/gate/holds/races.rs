@@ -59,6 +59,7 @@ fn small(unsettled: Unsettled) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);
     // The cell is there: how one is handed from call to call, models cannot see.
@@ -72,6 +73,7 @@ fn small(unsettled: Unsettled) -> Small {
         priced: true,
         amount,
         worst: amount,
+        more: None,
     };
     let hold = engine.admit(Arc::clone(&key), ask, NOW).unwrap();
     let grant = HoldGrant {
