@@ -14,7 +14,7 @@ mod check;
 mod choices;
 mod time;
 
-pub use budgets::{BUDGETS_MAX, Budget, Period, Span};
+pub use budgets::{BUDGETS_MAX, Budget, Period, Span, problems as budget_problems};
 pub use check::{ALERTS_MAX, CAPABILITIES_MAX, CREDIT_LIMIT_MAX, TIERS_MAX, TIME_MS_MAX};
 pub use choices::{
     AutoRecharge, BlockWhen, Enforcement, HoldRule, Mode, PlanShortfall, Refunds, Resume,

@@ -22,6 +22,31 @@ pub struct Budget {
     pub capability: Option<String>,
 }
 
+/// What is wrong with budgets, with what would work.
+pub fn problems(budgets: &[Budget]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if budgets.len() > BUDGETS_MAX {
+        let many = budgets.len();
+        problems.push(format!("budgets has {many}; there may be {BUDGETS_MAX}"));
+    }
+    for (index, budget) in budgets.iter().enumerate() {
+        if !budget.amount.is_positive() {
+            let amount = budget.amount;
+            problems.push(format!(
+                "budgets[{index}].amount is {amount}; give more than 0"
+            ));
+        }
+        let pattern = budget.capability.as_deref().unwrap_or("*");
+        let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+        if pattern.is_empty() || stem.contains('*') {
+            problems.push(format!(
+                "budgets[{index}].capability is `{pattern}`; give a capability, or a beginning of one with `*` at its end"
+            ));
+        }
+    }
+    problems
+}
+
 /// For how long a budget is. Times begin in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -217,6 +242,29 @@ mod tests {
             total.contains(at("1970-01-01T00:00:00Z"))
                 && total.contains(at("2200-01-01T00:00:00Z"))
         );
+    }
+
+    #[test]
+    fn a_wrong_budget_is_named() {
+        let budget = |amount, capability: Option<&str>| Budget {
+            amount: Amount::from_nanos(amount),
+            period: Period::Day,
+            capability: capability.map(Into::into),
+        };
+        let wrong = [
+            budget(0, None),
+            budget(1, Some("a*b")),
+            budget(1, Some("a*")),
+        ];
+        let problems = problems(&wrong).join("; ");
+        assert!(problems.contains("budgets[0].amount is 0"), "{problems}");
+        assert!(
+            problems.contains("budgets[1].capability is `a*b`"),
+            "{problems}"
+        );
+        assert!(!problems.contains("budgets[2]"), "{problems}");
+        let many = vec![budget(1, None); BUDGETS_MAX + 1];
+        assert!(super::problems(&many).join("").contains("there may be 8"));
     }
 
     #[test]

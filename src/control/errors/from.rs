@@ -56,6 +56,9 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::Overrides(_) => {
+                Self::Field(FieldError::invalid("account.overrides", error.to_string()))
+            }
             CommandError::NoTenant(name, _) => Self::NotFound(Thing::Tenant, name),
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
