@@ -10,6 +10,7 @@ mod leases;
 mod model;
 mod outages;
 mod redis;
+mod script;
 mod sentinel;
 mod tls;
 mod usage;
@@ -104,6 +105,7 @@ suite! {
         opening_finds_what_a_replica_left
         spend_is_listed_once_at_its_last_change;
     model: random_histories_agree_with_the_model;
+    script: the_same_commands_give_the_same_ledger;
 }
 
 fn nano(nanos: i64) -> Amount {
