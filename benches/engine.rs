@@ -5,8 +5,10 @@
 //!   a reference count, a clock read, and the same eleven atomic steps on the same cache lines;
 //! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
 //! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap: under no limit but
-//!   its money, and under a share of a rate and of calls in flight as well;
-//! - `in its file`: the same, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
+//!   its money, and under a share of a rate and of calls in flight as well, as all that follow;
+//! - `with a deadline`: the same for accounts whose credit expires, which are judged by the time of day too;
+//! - `with a plan`: the same for accounts whose calls a plan pays, which is an account of its own;
+//! - `in its file`: without these, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
 //!
 //! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by
 //! Zipf's law; then one hot account, on one thread and on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
@@ -34,13 +36,15 @@ use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tollgate::clock::{Clock, Monotonic, Timestamp};
 use tollgate::engine::{
-    Ask, Bounds, Engine, Fingerprint, Fingerprints, Identified, ModelId, Rules,
+    Ask, Bounds, Engine, Fingerprint, Fingerprints, Identified, Inner, ModelId, More, PlanAsk,
+    PlanRule, Rules, Special,
 };
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::local::Local;
 use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
+use tollgate::pricing::{Per, Price, Rate};
 use tollgate::store::KeyRecord;
 use tollgate::usage::{Certainty, Counts, Meter};
 
@@ -60,24 +64,17 @@ fn main() {
     let local = Local::open(dir.path(), Timestamp::from_nanos(0), fresh).unwrap();
     let (heap, file) = (Counters::in_memory(), Arc::clone(local.counters()));
     let flushing = Flushing::of(&file);
-    let (shared, money_only) = (Limits::Shared, Limits::None);
-    let other_heap = Counters::in_memory();
-    let contestants: [(&str, Box<dyn Contestant>); 6] = [
+    let tollgate = |counters, kind| Box::new(Tollgate::new(&secrets, counters, kind));
+    let on_heap = |kind| tollgate(Counters::in_memory(), kind);
+    let contestants: [(&str, Box<dyn Contestant>); 8] = [
         ("bare dashmap + atomics", Box::new(Bare::new())),
         ("its own parts, no rules", Box::new(Parts::new(&secrets))),
         ("governor, keyed", Box::new(Governor::new())),
-        (
-            "tollgate, money alone",
-            Box::new(Tollgate::new(&secrets, other_heap, money_only)),
-        ),
-        (
-            "tollgate, with shares",
-            Box::new(Tollgate::new(&secrets, heap, shared)),
-        ),
-        (
-            "the same, in its file",
-            Box::new(Tollgate::new(&secrets, file, shared)),
-        ),
+        ("tollgate, money alone", on_heap(Kind::Money)),
+        ("tollgate, with shares", tollgate(heap, Kind::Plain)),
+        ("the same, in its file", tollgate(file, Kind::Plain)),
+        ("tollgate, with a deadline", on_heap(Kind::Deadline)),
+        ("tollgate, with a plan", on_heap(Kind::Plan)),
     ];
     println!(
         "{} bytes of memory for each loaded account with one key, not yet called",
@@ -115,6 +112,8 @@ fn main() {
         (4, 2, "tollgate / governor"),
         (4, 3, "shares: with / without"),
         (5, 4, "counter file: with / without"),
+        (6, 4, "deadline: with / without"),
+        (7, 4, "plan: with / without"),
     ] {
         let ratio = |column: usize| {
             median(
@@ -172,7 +171,7 @@ fn loaded_bytes(secrets: &[String]) -> u64 {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
     };
     let before = resident();
-    let engine = Tollgate::new(secrets, Counters::in_memory(), Limits::Shared);
+    let engine = Tollgate::new(secrets, Counters::in_memory(), Kind::Plain);
     let grown = resident().saturating_sub(before);
     drop(black_box(engine));
     grown / ACCOUNTS as u64
@@ -334,44 +333,86 @@ impl Contestant for Governor {
     }
 }
 
+/// What its accounts have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Money and limits.
+    /// No limit but its money.
+    Money,
+    /// Under a share of a rate and of calls in flight.
+    Plain,
+    /// Credit that expires.
+    Deadline,
+    /// A plan that pays.
+    Plan,
+}
+
 struct Tollgate {
     engine: Arc<Engine>,
     clock: Clock,
     model: ModelId,
-}
-
-/// What an account's calls are limited by, beside its money.
-#[derive(Clone, Copy, PartialEq)]
-enum Limits {
-    None,
-    /// A rate and calls in flight, of which this replica has all: really checked, and never reached.
-    Shared,
+    kind: Kind,
+    /// By account.
+    plans: Vec<PlanAsk>,
 }
 
 impl Tollgate {
-    fn new(secrets: &[String], counters: Arc<Counters>, limits: Limits) -> Self {
+    fn new(secrets: &[String], counters: Arc<Counters>, kind: Kind) -> Self {
         let engine = Engine::new([7; 16], Bounds::default(), counters);
         let clock = Clock::system();
-        let policy = match limits {
-            Limits::None => Policy::default(),
-            Limits::Shared => Policy {
+        let policy = match kind {
+            Kind::Money => Policy::default(),
+            // Limited so that the rate and the concurrency are really checked, and never reached.
+            Kind::Plain | Kind::Deadline | Kind::Plan => Policy {
                 qps: Some(1_000_000_000),
                 burst: Some(1_000_000_000),
                 concurrency: Some(1_000),
                 ..Policy::default()
             },
         };
-        let rules = Rules {
-            unit: "USD".into(),
-            policy,
-            standing: None,
+        let price = Arc::new(Price {
+            pattern: "gpt-4o".into(),
+            unit: "POINTS".into(),
+            rates: [(Meter::Request, points(7))].into(),
+            max_output: None,
+        });
+        let mut plans = Vec::new();
+        let load = |id: &AccountId, rules: Rules| {
+            let taken = engine.counters().take_up(id);
+            let account = engine.load(taken, rules, std::iter::empty());
+            account.purse().grant(Amount::from_nanos(i64::MAX / 4));
+            account.lease_until(Monotonic::from_nanos(u64::MAX));
+            account
         };
         for (number, secret) in secrets.iter().enumerate() {
             let id = AccountId::new(&format!("a{number}")).unwrap();
-            let taken = engine.counters().take_up(&id);
-            let account = engine.load(taken, rules.clone(), std::iter::empty());
-            account.purse().grant(Amount::from_nanos(i64::MAX / 4));
-            account.lease_until(Monotonic::from_nanos(u64::MAX));
+            let plan = id.inner("plan").unwrap();
+            let mut rules = Rules::plain("USD".into(), policy.clone());
+            rules.special = match kind {
+                Kind::Money | Kind::Plain => None,
+                Kind::Deadline => Some(Box::new(Special {
+                    lease_ends: Some(Timestamp::from_nanos(i64::MAX)),
+                    ..Special::default()
+                })),
+                Kind::Plan => {
+                    let unit = "POINTS".to_owned();
+                    let inner = load(&plan, Rules::plain(unit.clone(), Policy::default()));
+                    plans.push(PlanAsk {
+                        inner: Inner::new(inner),
+                        price: Arc::clone(&price),
+                        amount: Amount::from_nanos(10),
+                    });
+                    Some(Box::new(Special {
+                        plans: vec![PlanRule {
+                            id: plan,
+                            unit,
+                            scope: Vec::new(),
+                        }],
+                        ..Special::default()
+                    }))
+                }
+            };
+            let account = load(&id, rules);
             account.share_all(clock.now().mono);
             let Identified::NotLoaded(fingerprint) =
                 engine.identify(secret.as_bytes(), clock.now())
@@ -384,7 +425,16 @@ impl Tollgate {
             model: engine.model("gpt-4o").unwrap(),
             engine,
             clock,
+            kind,
+            plans,
         }
+    }
+}
+
+fn points(n: i64) -> Rate {
+    Rate {
+        price: Amount::from_nanos(n),
+        per: Per::Unit,
     }
 }
 
@@ -400,6 +450,7 @@ fn record(account: AccountId, number: usize) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     }
 }
 
@@ -415,8 +466,17 @@ impl Contestant for Tollgate {
             priced: true,
             amount: Amount::from_nanos(10),
             worst: Amount::from_nanos(10),
+            more: None,
         };
         for account in accounts {
+            let more = More {
+                plans: self.plans.get(*account).map_or(&[], std::slice::from_ref),
+                ..More::default()
+            };
+            let ask = Ask {
+                more: (self.kind != Kind::Plain).then_some(&more),
+                ..ask
+            };
             let now = self.clock.now();
             let Identified::Key(key) = self.engine.identify(secrets[*account].as_bytes(), now)
             else {

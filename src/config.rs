@@ -57,6 +57,8 @@ pub struct Config {
     pub catalog: Layer,
     /// Where events are posted.
     pub webhooks: Vec<Arc<webhooks::Endpoint>>,
+    /// What offline licences are signed with, if they are issued here.
+    pub licence_signing: Option<LicenceSigning>,
     /// Logging.
     pub log: LogSettings,
     /// The end.
@@ -298,6 +300,15 @@ impl Config {
         let upstreams = self.upstreams.iter().map(|upstream| upstream.name.as_str());
         Metrics::new(routes, upstreams)
     }
+}
+
+/// `[licences.signing]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LicenceSigning {
+    /// Which of `[licences.keys]` checks what it signs.
+    pub kid: String,
+    /// The private key: Ed25519, PEM.
+    pub key_file: PathBuf,
 }
 
 /// `[log]`.

@@ -25,6 +25,7 @@ use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::local::counters::{Counters, Recorded, RowId, Slot, TakenUp};
 use crate::money::Amount;
+use crate::policy::Policy;
 use crate::primitive::Mutex;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{KeyRecord, UsageRow};
@@ -37,13 +38,18 @@ mod hold;
 mod key;
 mod places;
 mod purse;
+mod rules;
+mod special;
 
-pub use account::{Account, Asked, Rules};
+pub(crate) use account::part_of;
+pub use account::{Account, Asked};
 pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Earned, Gcra, Rate, TooSoon};
-pub use hold::{Awaited, Hold};
+pub use hold::{Awaited, Cost, Hold};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
+pub use rules::{PlanRule, Rules, Special, matches};
+pub use special::{BudgetAsk, Inner, More, PlanAsk, uncovered};
 
 /// How many models are told apart. Callers choose the names, so the rest are counted under the pattern that priced them.
 pub const MODELS_MAX: usize = 10_000;
@@ -86,6 +92,8 @@ pub struct Engine {
     unknown: Unknown,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    /// Counts what is counted nowhere else, all in one cell.
+    uncounted: Arc<Key>,
 }
 
 /// What all accounts of an engine share.
@@ -161,6 +169,17 @@ pub struct Ask<'a> {
     pub amount: Amount,
     /// The most it can cost, as far as that is known: what lies above `amount` is the bound of its overshoot.
     pub worst: Amount,
+    /// What else is asked by a call that [`Key::is_special`] says so of.
+    pub more: Option<&'a More<'a>>,
+}
+
+/// Which part of a call's money lies in another account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// A plan, by its place in [`More::plans`].
+    Plan(usize),
+    /// A budget, by its place in [`More::budgets`].
+    Budget(usize),
 }
 
 /// Why a call is not admitted.
@@ -170,6 +189,8 @@ pub enum Denied {
     Refused(Refusal),
     /// The lease, or this replica's share of a limit, does not cover it or is over: fetch more and ask again.
     Lease,
+    /// The lease of a plan's or a budget's account does not.
+    Short(Leg),
 }
 
 /// What [`Engine::identify`] finds.
@@ -195,6 +216,7 @@ impl Engine {
             counters,
             unknown: Unknown::new(bounds.unknown_keys_max, bounds.unknown_key_time),
             shared: Arc::default(),
+            uncounted: uncounted(),
         })
     }
 
@@ -226,8 +248,55 @@ impl Engine {
             priced: true,
             amount: Amount::ZERO,
             worst: Amount::ZERO,
+            more: None,
         };
         Hold::new(key, ask, now.wall.hour())
+    }
+
+    /// A hold of nothing that nothing refuses: for a call that is paid otherwise, by a licence. `None` if the account is being let go
+    /// of.
+    pub fn pass(&self, key: Arc<Key>, counted_as: ModelId, now: Now) -> Option<Hold> {
+        let awaited = Awaited::new(Arc::clone(&key));
+        if key.account().retired() {
+            return None;
+        }
+        Some(self.late(key, counted_as, now).awaited(awaited))
+    }
+
+    /// The key of a licence in an account: it is in no table, and no limit but its models applies.
+    /// `owner` is the account that the licence names, loaded or not.
+    pub(crate) fn licence_key(
+        &self,
+        account: &Arc<Account>,
+        owner: AccountId,
+        id: KeyId,
+        models: Vec<String>,
+    ) -> Arc<Key> {
+        let record = KeyRecord {
+            models,
+            ..KeyRecord::unlimited(id, owner)
+        };
+        Arc::new(Key::new(Arc::clone(account), record))
+    }
+
+    /// In the place of an account that is not loaded: what is counted in it nobody publishes.
+    pub(crate) fn stand_in(&self) -> &Arc<Account> {
+        self.uncounted.account()
+    }
+
+    /// A hold of nothing that is counted nowhere.
+    pub(crate) fn uncounted(&self) -> Hold {
+        self.late(Arc::clone(&self.uncounted), ModelId::NONE, Now::default())
+    }
+
+    /// The fingerprint that a secret is found by.
+    pub fn fingerprint(&self, secret: &[u8]) -> Fingerprint {
+        self.fingerprints.of(secret)
+    }
+
+    /// Whether a secret was found to be none, not long ago.
+    pub(crate) fn is_unknown(&self, secret: Fingerprint, now: Now) -> bool {
+        self.unknown.contains(secret, now.mono)
     }
 
     /// A model by name, told apart from others while there is room; `None` once there is none, or for what is not a name.
@@ -448,7 +517,21 @@ impl Engine {
     }
 }
 
+/// A key of an account that is in no table and in no file.
+fn uncounted() -> Arc<Key> {
+    let rules = Rules::plain(String::new(), Policy::default());
+    let (account, key) = (AccountId::stand_in(), KeyId::stand_in());
+    let taken = Counters::in_memory().take_up(&account);
+    let (counters, _) = taken.begin(rules.policy.unsettled);
+    let stand_in = Account::new(counters, rules, Arc::default(), Vec::new());
+    let record = KeyRecord::unlimited(key, account);
+    Arc::new(Key::new(Arc::new(stand_in), record))
+}
+
 fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
+    if ask.more.is_some() || key.is_special() {
+        return special::admit(key, ask, now);
+    }
     match check(&key, ask, now) {
         Ok(()) => Ok(Hold::new(key, ask, now.wall.hour()).noted()),
         Err(denied) => Err((key, denied)),
@@ -457,9 +540,17 @@ fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denie
 
 /// Every check in its order; what one took is given back when a later one refuses.
 fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+    let account = key.account();
+    come_in(key, ask, account.standing(), now)?;
+    let hold = || hold(account, account.leased(now.mono), ask.amount, now);
+    check_rates(key, now, hold).inspect_err(|_| account.leave())
+}
+
+/// The checks before the rate. Whoever passes is in the account.
+fn come_in(key: &Key, ask: Ask<'_>, standing: Option<Reason>, now: Now) -> Result<(), Denied> {
     let refuse = |reason| Err(Denied::Refused(Refusal::new(reason)));
     let account = key.account();
-    if let Some(reason) = key.standing(now).or_else(|| account.standing()) {
+    if let Some(reason) = key.standing(now).or(standing) {
         return refuse(reason);
     }
     if !key.allows(ask.model) {
@@ -480,7 +571,7 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
         account.leave();
         return Err(Denied::Lease);
     }
-    check_rates(key, ask, now).inspect_err(|_| account.leave())
+    Ok(())
 }
 
 /// A share of a limit is used up. Others may have some of it to spare: that is asked for, unless it was just now.
@@ -492,7 +583,12 @@ fn short_of(account: &Account, reason: Reason, retry: Duration, now: Now) -> Den
     }
 }
 
-fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+/// The rates, and then what `hold` takes.
+fn check_rates<T>(
+    key: &Key,
+    now: Now,
+    hold: impl FnOnce() -> Result<T, Denied>,
+) -> Result<T, Denied> {
     let account = key.account();
     let rate = account.take_rate(now.mono).map_err(|early| {
         account.count_rate_refused();
@@ -510,7 +606,7 @@ fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
             wait,
         )));
     }
-    let held = hold(account, ask.amount, now).inspect_err(|_| {
+    let held = hold().inspect_err(|_| {
         key.give_back();
         give_back();
     });
@@ -521,16 +617,16 @@ fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
 }
 
 /// The last check: money, from a lease that is still good.
-fn hold(account: &Account, amount: Amount, now: Now) -> Result<(), Denied> {
+fn hold(account: &Account, leased: bool, amount: Amount, now: Now) -> Result<(), Denied> {
     let least = if account.needs_something() {
         Amount::from_nanos(1)
     } else {
         Amount::ZERO
     };
-    if account.leased(now.mono) && account.purse().hold(amount, amount.max(least)).is_ok() {
+    if leased && account.purse().hold(amount, amount.max(least)).is_ok() {
         return Ok(());
     }
-    if account.leased(now.mono) && account.dry(now.mono) {
+    if leased && account.dry(now.mono) {
         return Err(Denied::Refused(Refusal::new(Reason::InsufficientBalance)));
     }
     Err(Denied::Lease)

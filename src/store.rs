@@ -18,6 +18,7 @@ use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
+use crate::policy::Budget;
 use crate::usage::Tally;
 
 pub mod desk;
@@ -328,6 +329,28 @@ pub struct KeyRecord {
     /// Model patterns it may use, as in the price book; empty is all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// What its calls may cost in a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Budget>,
+}
+
+impl KeyRecord {
+    /// A key that is good for ever, for everything, and that no secret belongs to.
+    pub(crate) const fn unlimited(id: KeyId, account: AccountId) -> Self {
+        Self {
+            id,
+            account,
+            digest: String::new(),
+            name: String::new(),
+            hint: String::new(),
+            created: Timestamp::from_nanos(0),
+            expires: None,
+            revoked: None,
+            qps: None,
+            models: Vec::new(),
+            budgets: Vec::new(),
+        }
+    }
 }
 
 /// Something changed that replicas keep in memory.

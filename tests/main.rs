@@ -20,6 +20,10 @@ mod faults;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod hot;
+#[cfg(test)]
+mod licences;
+#[cfg(test)]
 mod local;
 #[cfg(test)]
 mod proxy;

@@ -106,6 +106,7 @@ impl World {
                 revoked: None,
                 qps: None,
                 models: Vec::new(),
+                budgets: Vec::new(),
             };
             let key = engine.load_key(None, &account, record);
             Replica {
@@ -209,6 +210,7 @@ impl World {
             priced: true,
             amount: Amount::from_nanos(1),
             worst: Amount::from_nanos(1),
+            more: None,
         };
         let admitted = replica
             .engine
@@ -219,7 +221,7 @@ impl World {
                 self.admitted.push(self.now);
             }
             Err((_, Denied::Refused(_))) => {}
-            Err((_, Denied::Lease)) => {
+            Err((_, Denied::Lease | Denied::Short(_))) => {
                 if until > self.now {
                     replica.waiting.push(until);
                     self.publish(i);

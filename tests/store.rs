@@ -10,6 +10,7 @@ mod leases;
 mod model;
 mod outages;
 mod redis;
+mod script;
 mod sentinel;
 mod tls;
 mod usage;
@@ -107,6 +108,7 @@ suite! {
         opening_finds_what_a_replica_left
         spend_is_listed_once_at_its_last_change;
     model: random_histories_agree_with_the_model;
+    script: the_same_commands_give_the_same_ledger;
 }
 
 /// Of the stores over Redis.
@@ -198,6 +200,7 @@ fn key(name: &str, id: &str, digest: &str) -> KeyRecord {
         revoked: None,
         qps: Some(7),
         models: vec!["gpt-*".into()],
+        budgets: Vec::new(),
     }
 }
 

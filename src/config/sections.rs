@@ -35,7 +35,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
     let engine = engine(root.section_or_empty("engine"));
     let upstreams = routes::upstreams(root.list("upstreams"));
     let routes = routes::routes(root.list("routes"), &upstreams);
-    let catalog = catalog::layer(&mut root);
+    let (catalog, licence_signing) = catalog::layer(&mut root);
     let webhooks = hooks::webhooks(root.list("webhooks"));
     let log = log(root.section_or_empty("log"));
     let shutdown = shutdown(root.section_or_empty("shutdown"));
@@ -52,6 +52,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
         routes,
         catalog,
         webhooks,
+        licence_signing,
         log,
         shutdown,
     })

@@ -123,7 +123,7 @@ impl Control {
         let token = std::mem::take(&mut request.page_token);
         let filter = Filter::new("ListAccounts", &request);
         let after = filter.position(&token)?;
-        let after = after.map(|after| AccountId::new(&after)).transpose();
+        let after = after.map(|after| AccountId::stored(&after)).transpose();
         let after = after.map_err(|_| Fault::PageToken)?;
         let store = &self.core().store;
         let mut ids = store

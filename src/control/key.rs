@@ -109,6 +109,7 @@ impl Control {
             revoked: None,
             qps: checked_qps(sent.qps)?,
             models: checked_models(&sent.models)?,
+            budgets: Vec::new(),
         };
         for _ in 0..TRIES_MAX {
             // The version first: if the keys change after that, the write finds out.

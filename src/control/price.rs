@@ -59,7 +59,7 @@ impl Control {
         let prices = current.prices.prices();
         v1::PriceBook {
             prices: prices
-                .map(|each| price(each, origin(&current, &each.pattern)))
+                .map(|each| price(each, origin(&current, each)))
                 .collect(),
             etag: etag(current.prices.version()),
         }
@@ -98,7 +98,7 @@ impl Control {
         let wanted = price_from("price", &sent)?;
         let put = |current: &InForce| {
             let mut prices = current.stored.prices.clone();
-            prices.retain(|other| other.pattern != wanted.pattern);
+            prices.retain(|other| !same_place(other, &wanted));
             prices.push(wanted.clone());
             Ok(prices)
         };
@@ -179,9 +179,14 @@ pub(super) fn check_etag(given: &str, version: u64) -> Result<(), Fault> {
     Err(Fault::Etag { given, current })
 }
 
-fn origin(current: &InForce, pattern: &str) -> v1::Origin {
+/// Whether the one price takes the other's place.
+fn same_place(one: &Price, other: &Price) -> bool {
+    (&one.pattern, &one.unit) == (&other.pattern, &other.unit)
+}
+
+fn origin(current: &InForce, price: &Price) -> v1::Origin {
     let stored = &current.stored.prices;
-    if stored.iter().any(|price| price.pattern == pattern) {
+    if stored.iter().any(|other| same_place(other, price)) {
         v1::Origin::Store
     } else {
         v1::Origin::Configuration

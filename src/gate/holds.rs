@@ -138,7 +138,11 @@ enum State {
 impl Kept {
     /// Ends it with a charge, by the hold or, if that has expired, by what `late` gives in its stead. `Err` is the charge that it had
     /// ended with: that stands.
-    fn settle(&mut self, charge: Charge, late: impl FnOnce(&Self) -> Hold) -> Result<(), Charge> {
+    fn settle(
+        &mut self,
+        charge: Charge,
+        late: impl FnOnce(&Self) -> Hold,
+    ) -> Result<Charge, Charge> {
         let late = matches!(self.state, State::Expired(_)).then(|| late(self));
         // An account stays loaded until the charge that it awaits is counted: to the end of this.
         let (hold, _awaited) = match std::mem::replace(&mut self.state, State::Ended(charge)) {
@@ -149,8 +153,9 @@ impl Kept {
                 return Err(first);
             }
         };
-        charge::end(hold, Some(charge));
-        Ok(())
+        let charge = charge::end(hold, Some(charge));
+        self.state = State::Ended(charge);
+        Ok(charge)
     }
 
     /// Ends it: its call never took place. `Err` is the charge that it had ended with.
@@ -174,10 +179,15 @@ impl Kept {
             return false;
         }
         let charged = self.key.account().rules().policy.unsettled == Unsettled::Charge;
+        let estimate = match &self.state {
+            State::Open(hold) => hold.estimate(),
+            State::Expired(_) | State::Ended(_) => self.grant.amount,
+        };
         let charge = Charge {
-            amount: self.grant.amount,
+            amount: estimate,
             certainty: Certainty::Estimated,
             counts: Counts::default().with(Meter::Request, 1),
+            flat: true,
         };
         let next = if charged {
             State::Ended(charge)
@@ -185,7 +195,10 @@ impl Kept {
             State::Expired(Awaited::new(Arc::clone(&self.key)))
         };
         if let State::Open(hold) = std::mem::replace(&mut self.state, next) {
-            charge::end(Some(hold), charged.then_some(charge));
+            let ended = charge::end(Some(hold), charged.then_some(charge));
+            if charged {
+                self.state = State::Ended(ended);
+            }
         }
         true
     }
@@ -204,6 +217,7 @@ const NOTHING: Charge = Charge {
     amount: Amount::ZERO,
     certainty: Certainty::None,
     counts: Counts([0; Meter::COUNT]),
+    flat: false,
 };
 
 impl Gate {
@@ -225,40 +239,27 @@ impl Gate {
         now: Now,
     ) -> Result<HoldGrant, HoldRefused> {
         for _ in 0..super::RELOADS_MAX {
-            let key = self.caller(&request.caller, now).await?;
+            let licence = match &request.caller {
+                Caller::Secret(secret) if self.is_licence(secret.as_bytes()) => {
+                    Some(self.pass(secret.as_bytes(), request.model.as_deref(), now)?)
+                }
+                _ => None,
+            };
+            let key = match &licence {
+                Some(passed) => Arc::clone(&passed.key),
+                None => self.caller(&request.caller, now).await?,
+            };
             let now = self.clock.now();
             // No account has a `~` in its name, so no two accounts can mean the same hold.
-            let id = format!("{}~{}", key.account().id(), request.request_id);
-            if let Some(kept) = self.holds.open.get(&id) {
-                let same = kept.key.id() == key.id();
-                return if same {
-                    Ok(kept.grant.clone())
-                } else {
-                    Err(HoldRefused::RequestIdReused)
-                };
+            let id = format!("{}~{}", key.owner(), request.request_id);
+            if let Some(known) = self.known_hold(&id, &key) {
+                licence.into_iter().for_each(|passed| passed.hold.release());
+                return known;
             }
-            if self.holds.open.len() >= self.holds.max {
-                return Err(HoldRefused::TooMany(self.holds.max));
-            }
-            let model = request.model.as_deref();
-            let priced = match (model, self.price(model, &key), request.amount) {
-                // An amount needs no price; a model that has one is settled by it all the same.
-                (_, Priced::Unknown, Some(_)) => Priced::Free,
-                (_, priced, _) => priced,
+            let taken = match licence {
+                Some(passed) => Some(passed.into_taken(now)),
+                None => self.take_for(&request, &key, now).await?,
             };
-            let foreseen = Foreseen {
-                request_bytes: 0,
-                input: request.input,
-                max_output: request.max_output,
-                choices: 1,
-            };
-            let want = Want {
-                model,
-                priced,
-                foreseen,
-                amount: request.amount.map(Amount::or_zero),
-            };
-            let taken = self.take(Arc::clone(&key), &want, now).await?;
             let Some(Taken {
                 hold, price, model, ..
             }) = taken
@@ -273,7 +274,7 @@ impl Gate {
             };
             let grant = HoldGrant {
                 id: id.clone(),
-                account: key.account().id().clone(),
+                account: key.owner().clone(),
                 key: key.id().clone(),
                 amount: hold.amount(),
                 expires: expires.wall,
@@ -298,6 +299,49 @@ impl Gate {
             });
         }
         Err(Refusal::new(Reason::StateUnavailable).into())
+    }
+
+    /// What stands under a hold's id already, or that there is no room for another; `None` if it may be taken.
+    fn known_hold(&self, id: &str, key: &Key) -> Option<Result<HoldGrant, HoldRefused>> {
+        if let Some(kept) = self.holds.open.get(id) {
+            let same = kept.key.id() == key.id();
+            return Some(if same {
+                Ok(kept.grant.clone())
+            } else {
+                Err(HoldRefused::RequestIdReused)
+            });
+        }
+        let full = self.holds.open.len() >= self.holds.max;
+        full.then_some(Err(HoldRefused::TooMany(self.holds.max)))
+    }
+
+    /// Takes what a request asks for; `None` if the account was let go of meanwhile.
+    async fn take_for(
+        &self,
+        request: &HoldRequest,
+        key: &Arc<Key>,
+        now: Now,
+    ) -> Result<Option<Taken>, Refusal> {
+        let model = request.model.as_deref();
+        let priced = match (model, self.price(model, key), request.amount) {
+            // An amount needs no price; a model that has one is settled by it all the same.
+            (_, Priced::Unknown, Some(_)) => Priced::Free,
+            (_, priced, _) => priced,
+        };
+        let foreseen = Foreseen {
+            request_bytes: 0,
+            input: request.input,
+            max_output: request.max_output,
+            choices: 1,
+        };
+        let want = Want {
+            model,
+            capability: model,
+            priced,
+            foreseen,
+            amount: request.amount.map(Amount::or_zero),
+        };
+        self.take(Arc::clone(key), &want, now).await
     }
 
     async fn caller(&self, caller: &Caller, now: Now) -> Result<Arc<Key>, Refusal> {
@@ -327,7 +371,7 @@ impl Gate {
             let key = Arc::clone(&kept.key);
             self.engine.late(key, kept.model, self.clock.now())
         };
-        kept.settle(charge, late).map_err(settled)?;
+        let charge = kept.settle(charge, late).map_err(settled)?;
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
     }
@@ -394,6 +438,7 @@ fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
                 amount,
                 certainty: Certainty::Exact,
                 counts,
+                flat: true,
             })
         }
         SettleAs::Counts(counts) => {
@@ -407,6 +452,7 @@ fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
                 amount,
                 certainty: Certainty::Exact,
                 counts,
+                flat: false,
             })
         }
     }

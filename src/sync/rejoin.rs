@@ -24,7 +24,7 @@ impl Sync {
     /// Takes up a book and keys as they stand, and remembers them. What is remembered and is more than that is put back first: `compared`
     /// is the history in which that was done just now.
     pub(super) async fn refresh(
-        &self,
+        self: &Arc<Self>,
         id: &AccountId,
         mut compared: Option<History>,
     ) -> Result<(), StoreError> {
@@ -40,6 +40,7 @@ impl Sync {
             let keys = self.note(self.store.keys(id).await)?;
             if let Some(entry) = self.entry(id) {
                 self.take_in(&entry, snapshot.clone(), keys.clone());
+                self.take_up_plans(&entry.account).await?;
             }
             let is_compared = compared == Some(history);
             if self.remember(snapshot, keys, history, is_compared).await? {
@@ -58,7 +59,7 @@ impl Sync {
 
     /// Remembers an account as it was taken up.
     pub(super) async fn remember_or_warn(
-        &self,
+        self: &Arc<Self>,
         snapshot: Snapshot,
         keys: Vec<KeyRecord>,
         history: History,

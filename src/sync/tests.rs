@@ -32,6 +32,7 @@ fn record(account: &AccountId, secret: &str) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     }
 }
 
@@ -146,6 +147,7 @@ impl Bench {
             priced: true,
             amount: Amount::ZERO,
             worst: Amount::ZERO,
+            more: None,
         };
         self.gate()
             .engine()

@@ -72,6 +72,15 @@ pub(crate) fn prices() -> Vec<Price> {
     ]
 }
 
+/// These prices and one policy.
+pub(crate) fn layer(policy: Policy) -> Layer {
+    Layer {
+        prices: prices(),
+        policies: [("default".to_owned(), policy)].into(),
+        ..Layer::default()
+    }
+}
+
 /// A route's terms as a configuration without words gives them.
 pub(crate) fn terms() -> Terms {
     Terms {
@@ -79,6 +88,7 @@ pub(crate) fn terms() -> Terms {
         api: None,
         dialect: None,
         model: None,
+        capability: None,
         free: false,
         usage_headers: Default::default(),
         on_disconnect: OnDisconnect::Drain,
@@ -100,12 +110,18 @@ impl Node {
     }
 
     pub(crate) fn embedded_with(policy: Policy) -> Self {
-        let clock = Clock::system();
+        Self::embedded_under(Clock::system(), layer(policy))
+    }
+
+    /// The same under any clock and configuration.
+    pub(crate) fn embedded_under(clock: Clock, layer: Layer) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(dir.path(), clock.clone()).unwrap();
+        let replica = store.replica();
+        let store = Arc::new(store);
         Self {
             _dir: Some(dir),
-            ..Self::over_embedded(store, clock, policy)
+            ..Self::configured(store, replica, clock, layer, Settings::default())
         }
     }
 
@@ -129,11 +145,17 @@ impl Node {
         policy: Policy,
         settings: Settings,
     ) -> Self {
-        let layer = Layer {
-            prices: prices(),
-            policies: [("default".to_owned(), policy)].into(),
-            ..Layer::default()
-        };
+        Self::configured(store, replica, clock, layer(policy), settings)
+    }
+
+    /// Over any store, configured in any way.
+    pub(crate) fn configured(
+        store: Arc<dyn Store>,
+        replica: ReplicaId,
+        clock: Clock,
+        layer: Layer,
+        settings: Settings,
+    ) -> Self {
         let parts = Parts {
             store,
             replica,
@@ -190,6 +212,7 @@ impl Node {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            budgets: Vec::new(),
         };
         edit(&mut key);
         let version = self

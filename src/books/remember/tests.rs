@@ -26,6 +26,7 @@ fn key(name: &str) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     }
 }
 

@@ -73,6 +73,7 @@ impl From<CatalogError> for Fault {
         match error {
             CatalogError::Price(PriceError::TooMany(_))
             | CatalogError::TooManyPolicies(_)
+            | CatalogError::TooManyLicences(_)
             | CatalogError::TooManyTenants(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
             CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),

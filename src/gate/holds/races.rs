@@ -20,6 +20,7 @@ const CHARGE: Charge = Charge {
     amount: Amount::from_nanos(7),
     certainty: Certainty::Exact,
     counts: Counts([0; Meter::COUNT]),
+    flat: false,
 };
 
 struct Small {
@@ -35,14 +36,11 @@ fn small(unsettled: Unsettled) -> Small {
         ..Bounds::default()
     };
     let engine = Engine::new([1; 16], bounds, Counters::in_memory());
-    let rules = Rules {
-        unit: "USD".into(),
-        policy: Policy {
-            unsettled,
-            ..Policy::default()
-        },
-        standing: None,
+    let policy = Policy {
+        unsettled,
+        ..Policy::default()
     };
+    let rules = Rules::plain("USD".into(), policy);
     let id = AccountId::new("a").unwrap();
     let taken = engine.counters().take_up(&id);
     let account = engine.load(taken, rules, std::iter::empty());
@@ -59,6 +57,7 @@ fn small(unsettled: Unsettled) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);
     // The cell is there: how one is handed from call to call, models cannot see.
@@ -72,6 +71,7 @@ fn small(unsettled: Unsettled) -> Small {
         priced: true,
         amount,
         worst: amount,
+        more: None,
     };
     let hold = engine.admit(Arc::clone(&key), ask, NOW).unwrap();
     let grant = HoldGrant {
@@ -170,7 +170,7 @@ fn an_account_stays_until_the_charge_that_it_awaits_is_counted() {
             kept.settle(CHARGE, late)
         });
         let collected = account.try_retire().then(|| spent(&account));
-        assert_eq!(call.join().unwrap(), Ok(()));
+        assert_eq!(call.join().unwrap(), Ok(CHARGE));
         assert_eq!(collected.unwrap_or_else(|| spent(&account)), 7);
         engine.take_dirty();
     });

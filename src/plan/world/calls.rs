@@ -57,7 +57,8 @@ impl World<'_> {
             match self.attempt(&call) {
                 Ok(hold) => self.admitted(&call, hold),
                 Err(Denied::Refused(refusal)) => self.refused(&call, refusal.reason),
-                Err(Denied::Lease) => self.take(call, true),
+                // No account here has a plan or a budget.
+                Err(Denied::Lease | Denied::Short(_)) => self.take(call, true),
             }
             return;
         }
@@ -126,8 +127,8 @@ impl World<'_> {
         match self.attempt(&call) {
             Ok(hold) => self.admitted(&call, hold),
             Err(Denied::Refused(refusal)) => self.refused(&call, refusal.reason),
-            Err(Denied::Lease) if self.now >= call.until => self.given_up(&call),
-            Err(Denied::Lease) => {
+            Err(Denied::Lease | Denied::Short(_)) if self.now >= call.until => self.given_up(&call),
+            Err(Denied::Lease | Denied::Short(_)) => {
                 let replica = call.replica;
                 self.wait(call);
                 // Those that were woken together are counted before the first of them asks.
@@ -150,6 +151,7 @@ impl World<'_> {
             priced: true,
             amount: price.hold,
             worst: price.high.max(price.hold),
+            more: None,
         };
         let held = engine.admit(Arc::clone(&seat.key), ask, now);
         // Under a rate, callers are heard whether they are admitted or not.

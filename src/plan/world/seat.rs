@@ -307,6 +307,7 @@ fn key_record(account: AccountId, id: KeyId) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     }
 }
 
