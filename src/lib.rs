@@ -42,9 +42,13 @@
 //! | [`meter`] | bytes of a request or a response in, facts and usage out | no |
 //! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
+//! | [`plan`] | what a deployment will cost Redis and how it will behave: these machines in virtual time | no |
 //! | [`telemetry`] | every metric by name, and logging | yes |
 //! | [`proxy`], [`control`], [`admin`] | the edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
+//!
+//! How many replicas one Redis bears, what an idle and a hot account cost, and which interval to choose, is on the page of [`plan`];
+//! `tollgate simulate` works it out for any deployment.
 //!
 //! ## What holds everywhere
 //!
@@ -92,14 +96,15 @@
 //!
 //! ## What is not here yet
 //!
-//! - **The simulator (`tests/sim`) runs at length by `cargo sim`, not in the test command**: of some seeds in a hundred, its check that all
-//!   keys are put back fails, and its list of deliberate mistakes is not held to a number of seeds yet.
-//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id: what replicas remember is put back, but no fence holds back
-//!   new grants meanwhile.
+//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
+//!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
+//!   is called again.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
-//! - **There is no planner** (`tollgate simulate`) yet.
+//! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
+//!   Redis long before messages keep it busy ([`plan`]).
+//! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
 //! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 
@@ -119,6 +124,7 @@ pub mod ledger;
 pub mod local;
 pub mod meter;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod pricing;
 mod primitive;

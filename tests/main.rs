@@ -20,6 +20,8 @@ mod faults;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod local;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod replicas;
@@ -27,6 +29,8 @@ mod replicas;
 mod sdk;
 #[cfg(test)]
 mod shares;
+#[cfg(test)]
+mod simulate;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

@@ -131,6 +131,7 @@ impl Open {
 
     fn settle(self, cost: Amount, certainty: Certainty, counts: &Counts) {
         let account = self.key.account();
+        self.key.last_cell.fetch_ahead();
         account.purse().settle(self.amount, cost);
         let count = |cell: &Arc<Cell>| {
             if cell.count(cost, certainty, counts) {
