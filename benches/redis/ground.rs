@@ -166,6 +166,7 @@ pub(crate) fn core(store: Arc<dyn Store>, local: Option<Arc<Local>>, policy: Pol
     let layer = Layer {
         prices: vec![price],
         policies: [("default".to_owned(), policy)].into(),
+        ..Layer::default()
     };
     Core::new(Parts {
         store,
