@@ -4,13 +4,14 @@
 //! - `parts`: what tollgate's decision is made of, without its rules: the fingerprint of the same 51-byte key, a DashMap look-up,
 //!   a reference count, a clock read, and the same eleven atomic steps on the same cache lines;
 //! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
-//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap;
+//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap: under no limit but
+//!   its money, and under a share of a rate and of calls in flight as well;
 //! - `with a deadline`: the same for accounts whose credit expires, which are judged by the time of day too;
 //! - `with a plan`: the same for accounts whose calls a plan pays, which is an account of its own;
-//! - `in its file`: the first, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
+//! - `in its file`: with shares, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
 //!
-//! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
-//! on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
+//! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by
+//! Zipf's law; then one hot account, on one thread and on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
 //! ratios are medians of the rounds' own ratios, as a machine's speed drifts between rounds.
 
 #![expect(
@@ -64,21 +65,27 @@ fn main() {
     let (heap, file) = (Counters::in_memory(), Arc::clone(local.counters()));
     let flushing = Flushing::of(&file);
     let others = [Kind::Deadline, Kind::Plan].map(|kind| {
-        let engine = Tollgate::new(&secrets, Counters::in_memory(), kind);
+        let engine = Tollgate::new(&secrets, Counters::in_memory(), Limits::Shared, kind);
         Box::new(engine)
     });
     let [deadline, plan] = others;
-    let contestants: [(&str, Box<dyn Contestant>); 7] = [
+    let (shared, money_only) = (Limits::Shared, Limits::None);
+    let other_heap = Counters::in_memory();
+    let contestants: [(&str, Box<dyn Contestant>); 8] = [
         ("bare dashmap + atomics", Box::new(Bare::new())),
         ("its own parts, no rules", Box::new(Parts::new(&secrets))),
         ("governor, keyed", Box::new(Governor::new())),
         (
-            "tollgate, limited",
-            Box::new(Tollgate::new(&secrets, heap, Kind::Plain)),
+            "tollgate, money alone",
+            Box::new(Tollgate::new(&secrets, other_heap, money_only, Kind::Plain)),
         ),
         (
-            "tollgate, in its file",
-            Box::new(Tollgate::new(&secrets, file, Kind::Plain)),
+            "tollgate, with shares",
+            Box::new(Tollgate::new(&secrets, heap, shared, Kind::Plain)),
+        ),
+        (
+            "the same, in its file",
+            Box::new(Tollgate::new(&secrets, file, shared, Kind::Plain)),
         ),
         ("tollgate, with a deadline", deadline),
         ("tollgate, with a plan", plan),
@@ -114,12 +121,13 @@ fn main() {
     }
     println!();
     for (row, against, name) in [
-        (3, 0, "tollgate / bare"),
-        (3, 1, "tollgate / parts"),
-        (3, 2, "tollgate / governor"),
-        (4, 3, "counter file: with / without"),
-        (5, 3, "deadline: with / without"),
-        (6, 3, "plan: with / without"),
+        (4, 0, "tollgate / bare"),
+        (4, 1, "tollgate / parts"),
+        (4, 2, "tollgate / governor"),
+        (4, 3, "shares: with / without"),
+        (5, 4, "counter file: with / without"),
+        (6, 4, "deadline: with / without"),
+        (7, 4, "plan: with / without"),
     ] {
         let ratio = |column: usize| {
             median(
@@ -177,7 +185,7 @@ fn loaded_bytes(secrets: &[String]) -> u64 {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
     };
     let before = resident();
-    let engine = Tollgate::new(secrets, Counters::in_memory(), Kind::Plain);
+    let engine = Tollgate::new(secrets, Counters::in_memory(), Limits::Shared, Kind::Plain);
     let grown = resident().saturating_sub(before);
     drop(black_box(engine));
     grown / ACCOUNTS as u64
@@ -359,16 +367,26 @@ struct Tollgate {
     plans: Vec<PlanAsk>,
 }
 
+/// What an account's calls are limited by, beside its money.
+#[derive(Clone, Copy, PartialEq)]
+enum Limits {
+    None,
+    /// A rate and calls in flight, of which this replica has all: really checked, and never reached.
+    Shared,
+}
+
 impl Tollgate {
-    fn new(secrets: &[String], counters: Arc<Counters>, kind: Kind) -> Self {
+    fn new(secrets: &[String], counters: Arc<Counters>, limits: Limits, kind: Kind) -> Self {
         let engine = Engine::new([7; 16], Bounds::default(), counters);
         let clock = Clock::system();
-        // Limited so that the rate and the concurrency are really checked, and never reached.
-        let policy = Policy {
-            qps: Some(1_000_000_000),
-            burst: Some(1_000_000_000),
-            concurrency: Some(1_000),
-            ..Policy::default()
+        let policy = match limits {
+            Limits::None => Policy::default(),
+            Limits::Shared => Policy {
+                qps: Some(1_000_000_000),
+                burst: Some(1_000_000_000),
+                concurrency: Some(1_000),
+                ..Policy::default()
+            },
         };
         let price = Arc::new(Price {
             pattern: "gpt-4o".into(),
@@ -382,6 +400,7 @@ impl Tollgate {
             let account = engine.load(taken, rules, std::iter::empty());
             account.purse().grant(Amount::from_nanos(i64::MAX / 4));
             account.lease_until(Monotonic::from_nanos(u64::MAX));
+            account.share_all(clock.now().mono);
             account
         };
         for (number, secret) in secrets.iter().enumerate() {

@@ -21,6 +21,7 @@ mod out;
 mod policy;
 mod price;
 mod remote;
+mod simulate;
 mod sync;
 mod usage;
 mod values;
@@ -45,6 +46,8 @@ enum Command {
     Demo(local::DemoArgs),
     /// Check a configuration and say everything that is wrong with it
     Check(local::ConfigArg),
+    /// Foretell what a deployment costs Redis and how it behaves; asks no tollgate and no Redis
+    Simulate(Box<simulate::Args>),
     /// Open, show and change accounts
     Account(Group<account::Command>),
     /// Put money in, correct, and see what is left of it
@@ -87,7 +90,7 @@ struct Single<A: Args> {
 
 /// Carries a command out and says how it went: answers on standard output, what went wrong on standard error.
 pub fn run(cli: Cli) -> ExitCode {
-    let json = cli.command.remote().is_some_and(|remote| remote.json);
+    let json = cli.command.wants_json();
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -103,14 +106,22 @@ impl Command {
             Self::Serve(args) => local::serve(&args),
             Self::Demo(args) => local::demo(args),
             Self::Check(args) => local::check(&args),
+            Self::Simulate(args) => simulate::run(&args),
             remote => block_on(remote.run_remote()),
+        }
+    }
+
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Simulate(args) => args.json,
+            other => other.remote().is_some_and(|remote| remote.json),
         }
     }
 
     /// Where the command is carried out, if not here.
     const fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Serve(_) | Self::Demo(_) | Self::Check(_) => None,
+            Self::Serve(_) | Self::Demo(_) | Self::Check(_) | Self::Simulate(_) => None,
             Self::Account(group) => Some(&group.remote),
             Self::Credit(group) => Some(&group.remote),
             Self::Key(group) => Some(&group.remote),
@@ -130,7 +141,7 @@ impl Command {
         };
         let session = remote.connect().await?;
         match self {
-            Self::Serve(_) | Self::Demo(_) | Self::Check(_) => Ok(()),
+            Self::Serve(_) | Self::Demo(_) | Self::Check(_) | Self::Simulate(_) => Ok(()),
             Self::Account(group) => account::run(group.command, &session).await,
             Self::Credit(group) => credit::run(group.command, &session).await,
             Self::Key(group) => key::run(group.command, &session).await,
