@@ -382,6 +382,7 @@ impl Tollgate {
             let account = engine.load(taken, rules, std::iter::empty());
             account.purse().grant(Amount::from_nanos(i64::MAX / 4));
             account.lease_until(Monotonic::from_nanos(u64::MAX));
+            account.share_all(clock.now().mono);
             account
         };
         for (number, secret) in secrets.iter().enumerate() {

@@ -99,8 +99,16 @@
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
 //!
+//! - **A plan and a budget are accounts inside the account**, `OWNER!NAME` ([`id::AccountId::inner`]), each with a book, leases and usage
+//!   of its own: nothing of the protocol is new for them, and a call takes from all of them or from none.
+//! - **Deadlines are judged by the call's own time.** What changes by itself (the end of a grace, of a rate that was bought, of credit)
+//!   is in memory with its instant. A lease that such an instant ends is given back whole, and the ledger looks before there is another.
+//!
 //! ## What is not here yet
 //!
+//! - **Budgets of times that are over** stay in the store: nobody removes their accounts.
+//! - **Between a replica that gives expired credit back and the ledger's look** lies one message; another replica that asks just then may be
+//!   granted what has expired, and spend it before it is written off.
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
 //!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
 //!   is called again.
@@ -108,12 +116,10 @@
 //!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
 //!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
 //!   that, under the ids that come next there; such an id may have stood for another event before the loss.
-//! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
 //! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
-//! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 
 pub mod admin;
 pub mod app;

@@ -514,13 +514,15 @@ impl Sync {
         let entry = Arc::new(entry);
         self.lines.insert(id.clone(), Arc::clone(&entry));
         // Policies that changed before it could be seen there are in force by now.
-        if !id.is_inner() {
+        {
             let mut line = entry.line();
-            let policy = self.policy_of(&line.known.book);
-            line.go_by(&entry.account, policy, now);
-        }
-        if another {
-            entry.line().say_again(&entry.account);
+            if !id.is_inner() {
+                let policy = self.policy_of(&line.known.book);
+                line.go_by(&entry.account, policy, now);
+            }
+            if another {
+                line.say_again(&entry.account);
+            }
         }
         self.take_up_plans(&entry.account).await?;
         let Opened { snapshot, keys, .. } = opened;

@@ -54,11 +54,7 @@ impl Process {
             unsettled: Unsettled::Charge,
             ..Policy::default()
         };
-        let rules = Rules {
-            unit: "USD".into(),
-            policy,
-            standing: None,
-        };
+        let rules = Rules::plain("USD".into(), policy);
         let taken = local.take_up(&account()).unwrap();
         // The clock goes on from the last hour that was counted in.
         let hours = taken.slots().iter().map(|slot| slot.row().hour);
@@ -86,6 +82,7 @@ impl Process {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            budgets: Vec::new(),
         };
         self.engine.load_key(None, &self.account, record)
     }

@@ -208,6 +208,7 @@ pub(crate) async fn open(core: &Core, number: usize) {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        budgets: Vec::new(),
     };
     core.store.put_key(2, record).await.unwrap();
 }

@@ -278,6 +278,7 @@ impl Open {
     }
 
     fn end_as(mut self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        self.key.last_cell.fetch_ahead();
         let Some(extra) = self.extra.take() else {
             self.key
                 .account()
@@ -321,7 +322,6 @@ impl Open {
     /// Counts what it cost, once that is out of the purse, and ends it.
     fn count(self, cost: Amount, certainty: Certainty, counts: &Counts) {
         let account = self.key.account();
-        self.key.last_cell.fetch_ahead();
         let count = |cell: &Arc<Cell>| {
             if cell.count(cost, certainty, counts) {
                 account.queue(Arc::clone(cell));

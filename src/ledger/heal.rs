@@ -100,7 +100,6 @@ pub fn heal(
                 | Rejected::InvoiceExists(_)
                 | Rejected::InvoicePaid(_)
                 | Rejected::UnknownInvoice(_)
-                | Rejected::PlanUnit { .. }
                 | Rejected::TooMany { .. },
             ) => {}
             Err(rejected) => return Err(rejected),
@@ -112,7 +111,7 @@ pub fn heal(
 /// Whether a command of ours is not among the store's last entries.
 pub fn lacks(theirs: Told<'_>, ours: Told<'_>) -> bool {
     let missing = missing(theirs, ours);
-    !missing.iter().all(|entry| entry.kind.is_derived())
+    missing.iter().any(|entry| !entry.kind.is_derived())
 }
 
 /// Entries of ours that are not among the store's last. What is older than those, it is taken to have.
