@@ -17,8 +17,12 @@ use tonic::transport::server::Router;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::app::Core;
+use crate::books::Done;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
+use crate::ledger::{Action, Command, Entry};
+use crate::licence::Signer;
+use crate::proto::convert::entry;
 use crate::proto::{DESCRIPTORS, v1};
 use crate::store::Snapshot;
 
@@ -26,17 +30,24 @@ mod account;
 mod auth;
 mod credit;
 mod errors;
+mod estimate;
 mod event;
 mod feed;
 mod hold;
+mod invoice;
 mod key;
 mod ledger;
+mod licence;
+mod lifecycle;
 mod listener;
 mod mask;
 mod pages;
+mod plan;
 mod policy;
 mod price;
+mod refund;
 mod sync;
+mod tenant;
 mod units;
 mod usage;
 mod verify;
@@ -86,6 +97,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How long requests in flight have to end when the server is told to stop.
     pub drain: Duration,
+    /// Who signs licences, if they are issued here.
+    pub signer: Option<Arc<Signer>>,
 }
 
 /// Where a server listens.
@@ -178,6 +191,7 @@ pub async fn serve(
         units: units::Units::new(Arc::clone(&core.store)),
         followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         stopping: shutdown.clone(),
+        signer: settings.signer.clone(),
         core,
     }));
     let router = router(&control, settings.token.as_deref(), tls)?.add_service(health_server);
@@ -275,11 +289,16 @@ fn router(
     use v1::credit_service_server::CreditServiceServer;
     use v1::event_service_server::EventServiceServer;
     use v1::hold_service_server::HoldServiceServer;
+    use v1::invoice_service_server::InvoiceServiceServer;
     use v1::key_service_server::KeyServiceServer;
     use v1::ledger_service_server::LedgerServiceServer;
+    use v1::licence_service_server::LicenceServiceServer;
+    use v1::plan_service_server::PlanServiceServer;
     use v1::policy_service_server::PolicyServiceServer;
     use v1::price_service_server::PriceServiceServer;
+    use v1::refund_service_server::RefundServiceServer;
     use v1::sync_service_server::SyncServiceServer;
+    use v1::tenant_service_server::TenantServiceServer;
     use v1::usage_service_server::UsageServiceServer;
 
     let mut server = Server::builder()
@@ -318,6 +337,11 @@ fn router(
         .add_service(guarded!(LedgerServiceServer))
         .add_service(guarded!(EventServiceServer))
         .add_service(guarded!(SyncServiceServer))
+        .add_service(guarded!(PlanServiceServer))
+        .add_service(guarded!(RefundServiceServer))
+        .add_service(guarded!(InvoiceServiceServer))
+        .add_service(guarded!(LicenceServiceServer))
+        .add_service(guarded!(TenantServiceServer))
         .add_service(Guarded::new(reflection, guard)))
 }
 
@@ -367,7 +391,28 @@ struct State {
     units: units::Units,
     followers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
+    signer: Option<Arc<Signer>>,
 }
+
+/// What a command of the ledger is answered with.
+struct Moved {
+    made: Entry,
+    entry: v1::Entry,
+    account: v1::Account,
+    replayed: bool,
+}
+
+/// Answers with a message of an entry, an account and whether it was a repeat.
+macro_rules! moved {
+    ($answer:ident, $moved:expr) => {
+        super::errors::answer($moved.await.map(|moved| v1::$answer {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    };
+}
+use moved;
 
 /// Every service of the package. Cheap to clone.
 #[derive(Clone)]
@@ -382,6 +427,40 @@ impl Control {
     async fn read(&self, account: &AccountId) -> Result<Snapshot, Fault> {
         let read = self.core().store.read(account, &[]).await?;
         Ok(read.ok_or_else(|| self.core().books.missing(account))?)
+    }
+
+    /// Carries out a command of the ledger, once under its idempotency key, and makes it count here at once.
+    async fn carry_out(
+        &self,
+        id: &AccountId,
+        request_id: String,
+        action: Action,
+    ) -> Result<Moved, Fault> {
+        let command = Command {
+            idempotency_key: Some(request_id),
+            action,
+        };
+        let done = self.core().books.run(id, command).await?;
+        self.refresh(id).await;
+        self.moved(done)
+    }
+
+    fn moved(&self, done: Done) -> Result<Moved, Fault> {
+        let Done {
+            entry: made,
+            replayed,
+            snapshot,
+        } = done;
+        let id = &snapshot.book.account;
+        // Whatever counts once makes an entry, and a repeat gives the one that was made.
+        let made = made
+            .ok_or_else(|| Fault::Corrupt(format!("a command of account `{id}` made no entry")))?;
+        Ok(Moved {
+            entry: entry(&made, id.as_str(), &snapshot.book.unit),
+            account: self.account(&snapshot, self.core().clock.now().wall),
+            made,
+            replayed,
+        })
     }
 
     /// Makes a change of an account count on this replica at once. The change is in the store: if this fails, it counts

@@ -611,7 +611,8 @@ impl Sync {
     /// Notes how the store is doing by what it answered.
     fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
-            Ok(_) | Err(StoreError::NoAccount(_) | StoreError::Fenced(_)) => {
+            Ok(_)
+            | Err(StoreError::NoAccount(_) | StoreError::Purged(_) | StoreError::Fenced(_)) => {
                 let now = self.clock.now().mono.nanos().max(1);
                 self.status.failing.store(false, Relaxed);
                 self.status.last_ok.store(now, Relaxed);

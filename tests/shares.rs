@@ -101,6 +101,7 @@ impl World {
                 revoked: None,
                 qps: None,
                 models: Vec::new(),
+                service: String::new(),
             };
             let key = engine.load_key(None, &account, record);
             Replica {

@@ -188,6 +188,7 @@ fn key(name: &str, id: &str, digest: &str) -> KeyRecord {
         revoked: None,
         qps: Some(7),
         models: vec!["gpt-*".into()],
+        service: "web".into(),
     }
 }
 

@@ -535,10 +535,15 @@ impl Sync {
         // Keys may have been made for an account that is not loaded, too.
         self.engine.forget_unknown();
         let Some(entry) = self.entry(account) else {
+            if self.books.recall.version(account).is_some()
+                && self.note(self.store.read(account, &[]).await)?.is_none()
+            {
+                self.bury_if_purged(account).await?;
+            }
             return Ok(());
         };
         let Some(snapshot) = self.note(self.store.read(account, &[]).await)? else {
-            return Ok(());
+            return self.bury_if_purged(account).await.map(drop);
         };
         let keys = self.note(self.store.keys(account).await)?;
         self.take_in(&entry, snapshot.clone(), keys.clone());

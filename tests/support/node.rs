@@ -189,6 +189,7 @@ impl Node {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
         };
         edit(&mut key);
         let version = self

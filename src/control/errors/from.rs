@@ -22,25 +22,14 @@ impl From<StoreError> for Fault {
             StoreError::Fenced(wait) => Self::Fenced(error.to_string(), wait),
             StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
             StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
+            StoreError::Purged(account) => Self::Purged(account),
         }
     }
 }
 
 impl From<Rejected> for Fault {
     fn from(rejected: Rejected) -> Self {
-        let message = rejected.to_string();
-        match rejected {
-            Rejected::NotPositive(_) | Rejected::NoAmount => {
-                Self::Field(FieldError::invalid("amount", message))
-            }
-            Rejected::NoNote => Self::Field(FieldError::missing(
-                "note",
-                "say why the balance is adjusted",
-            )),
-            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
-            Rejected::OutOfRange => Self::OutOfRange,
-            Rejected::TooManyBlocks => Self::BlocksLimit(message),
-        }
+        Self::Rejected(Box::new(rejected))
     }
 }
 
