@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
-use crate::ledger::{Book, Claim, Entry, Event};
+use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
 use crate::usage::Tally;
 
@@ -72,6 +72,13 @@ pub struct Snapshot {
     pub lost: Amount,
     /// What stands under each claim that was asked for, in that order.
     pub claims: Vec<Option<Claim>>,
+}
+
+impl Snapshot {
+    /// What the replicas have done: what a command is carried out with.
+    pub fn spent(&self) -> Spent {
+        Spent::of(&self.book, self.spend, self.unleased)
+    }
 }
 
 /// An account as a replica takes it up.

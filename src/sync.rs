@@ -530,7 +530,7 @@ impl Sync {
             tracing::warn!(account = %id, calls, %amount, "calls that were open when the process was killed are charged");
         }
         let book = &opened.snapshot.book;
-        let rules = rules(book, opened.snapshot.spend, policy);
+        let rules = rules(book, opened.snapshot.spend, policy, self.clock.now());
         let hour = self.clock.now().wall.hour();
         let seen = taken.totals().acked();
         let total = taken.totals().total();

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Value;
 
 use super::reader::Reader;
-use super::values::{amount, amount_or_zero, choice, count, text};
-use crate::catalog::{Layer, POLICIES_MAX};
-use crate::policy::{HoldRule, Policy};
+use super::values::{amount, amount_or_zero, choice, count, flag, text, texts};
+use crate::catalog::{Layer, POLICIES_MAX, TENANTS_MAX, Tenant};
+use crate::policy::{HoldRule, Overrides, Policy, TIME_MS_MAX};
 use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
 use crate::usage::Meter;
 
@@ -41,7 +41,41 @@ pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
         }
         policies.insert(name, policy(section));
     }
-    Layer { prices, policies }
+    let tenants = tenants(root);
+    Layer {
+        prices,
+        policies,
+        tenants,
+    }
+}
+
+fn tenants(root: &mut Reader<'_>) -> BTreeMap<String, Tenant> {
+    let named = root.named("tenants");
+    if named.len() > TENANTS_MAX {
+        root.problem(
+            "tenants",
+            &format!("has {} tables; there may be {TENANTS_MAX}", named.len()),
+        );
+    }
+    let mut tenants = BTreeMap::new();
+    for (name, mut section) in named {
+        if !policy_name(&name) {
+            section.problem(
+                "",
+                "is no name for a tenant; write at most 64 of the characters A-Z a-z 0-9 . _ -",
+            );
+        }
+        let policy = section.read("policy", text);
+        let overrides = section.section_or_empty("overrides");
+        tenants.insert(
+            name,
+            Tenant {
+                policy,
+                overrides: self::overrides(overrides),
+            },
+        );
+    }
+    tenants
 }
 
 fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Price> {
@@ -128,35 +162,51 @@ fn unit(value: &Value) -> Result<String, String> {
     Err("write at most 16 letters, digits, _ or -, such as \"USD\"".into())
 }
 
-fn policy(mut section: Reader<'_>) -> Policy {
-    let default = Policy::default();
-    let policy = Policy {
-        block_when: section
-            .read("block_when", choice)
-            .unwrap_or(default.block_when),
-        credit_limit: section
-            .read("credit_limit", amount_or_zero)
-            .unwrap_or(default.credit_limit),
-        hold: section.read("hold", hold).unwrap_or(default.hold),
-        hold_ms_max: section
-            .read("hold_ms_max", count(1..=86_400_000))
-            .unwrap_or(default.hold_ms_max),
-        unsettled: section
-            .read("unsettled", choice)
-            .unwrap_or(default.unsettled),
+fn policy(section: Reader<'_>) -> Policy {
+    overrides(section).over(&Policy::default())
+}
+
+/// The fields of a policy that are set, each as it is written there.
+fn overrides(mut section: Reader<'_>) -> Overrides {
+    let overrides = Overrides {
+        block_when: section.read("block_when", choice),
+        credit_limit: section.read("credit_limit", amount_or_zero),
+        hold: section.read("hold", hold),
+        hold_ms_max: section.read("hold_ms_max", count(1..=86_400_000)),
+        unsettled: section.read("unsettled", choice),
+        store_outage: section.read("store_outage", choice),
+        resume: section.read("resume", choice),
+        capabilities: section.read("capabilities", texts),
+        plans_while_overdue: section.read("plans_while_overdue", choice),
+        qps_plans_while_overdue: section.read("qps_plans_while_overdue", choice),
+        plan_shortfall: section.read("plan_shortfall", choice),
+        gifts_pay_debt: section.read("gifts_pay_debt", flag),
+        purchase_max_by_tier: section.read("purchase_max_by_tier", choice),
+        refunds: section.read("refunds", choice),
+        alerts: section.read("alerts", choice),
+        enforcement: section.read("enforcement", choice),
+        mode: section.read("mode", choice),
+        invoice_limit: section.read("invoice_limit", amount_or_zero),
         qps: section.read("qps", count(1..=u32::MAX.into())),
         burst: section.read("burst", count(1..=u32::MAX.into())),
         concurrency: section.read("concurrency", count(1..=u32::MAX.into())),
         low_balance: section.read("low_balance", amount),
-        store_outage: section
-            .read("store_outage", choice)
-            .unwrap_or(default.store_outage),
+        grace: section.read("grace", choice),
+        grace_limit: section.read("grace_limit", amount_or_zero),
+        suspend_after: section.read("suspend_after", choice),
+        purge_after_ms: section.read("purge_after_ms", count(1..=TIME_MS_MAX)),
+        purchase_min: section.read("purchase_min", amount),
+        purchase_max: section.read("purchase_max", amount),
+        credit_expires_after_ms: section.read("credit_expires_after_ms", count(1..=TIME_MS_MAX)),
+        credit_expiring_ms: section.read("credit_expiring_ms", count(1..=TIME_MS_MAX)),
+        live_from: section.read("live_from", choice),
+        auto_recharge: section.read("auto_recharge", choice),
     };
     // The policy's own word is the last one: a rule added there must not be forgotten here.
-    for problem in policy.problems() {
+    for problem in overrides.over(&Policy::default()).problems() {
         section.problem("", &problem);
     }
-    policy
+    overrides
 }
 
 fn hold(value: &Value) -> Result<HoldRule, String> {

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
-use crate::catalog::{POLICIES, PRICES};
+use crate::catalog::{POLICIES, PRICES, TENANTS};
 use crate::clock::Hour;
 use crate::local::LocalError;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
@@ -610,13 +610,18 @@ impl Sync {
     /// What is in force now is remembered, if it is newer than what was.
     async fn remember_documents(&self) {
         let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
-        let versions = (current.prices.version(), current.policies_version);
-        if recall.local().is_none() || versions == (0, 0) {
+        let versions = (
+            current.prices.version(),
+            current.policies_version,
+            current.tenants_version,
+        );
+        if recall.local().is_none() || versions == (0, 0, 0) {
             return;
         }
         let kept = tokio::task::spawn_blocking(move || {
             recall.keep_named(PRICES, versions.0, &current.stored.prices);
             recall.keep_named(POLICIES, versions.1, &current.stored.policies);
+            recall.keep_named(TENANTS, versions.2, &current.stored.tenants);
         });
         // It cannot fail but by a panic, which was reported where it happened.
         let _ = kept.await;
@@ -647,7 +652,9 @@ impl Sync {
         let now = self.clock.now().wall;
         for entry in &self.lines {
             let line = entry.line();
-            let due = line.known.book.next_deadline().is_some_and(|at| at <= now);
+            let (known, policy) = (&line.known, self.catalog.policy_of(&line.known.book));
+            let next = known.book.next_deadline(known.total, &policy, now);
+            let due = next.is_some_and(|at| at <= now);
             drop(line);
             if due {
                 let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));

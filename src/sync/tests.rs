@@ -46,6 +46,7 @@ async fn bench(policy: Policy) -> Bench {
         layer: Layer {
             prices: Vec::new(),
             policies: [("default".to_owned(), policy)].into(),
+            ..Layer::default()
         },
         local: None,
         clock: clock.clone(),

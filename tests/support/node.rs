@@ -132,6 +132,7 @@ impl Node {
         let layer = Layer {
             prices: prices(),
             policies: [("default".to_owned(), policy)].into(),
+            ..Layer::default()
         };
         let parts = Parts {
             store,

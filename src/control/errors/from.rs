@@ -41,6 +41,7 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::NoTenant(name, known) => Self::NoTenant { name, known },
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }
@@ -51,10 +52,11 @@ impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Self {
         let message = error.to_string();
         match error {
-            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
-                Self::CatalogLimit(message)
-            }
+            CatalogError::Price(PriceError::TooMany(_))
+            | CatalogError::TooManyPolicies(_)
+            | CatalogError::TooManyTenants(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
             CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
             CatalogError::Store(error) => error.into(),
