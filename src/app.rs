@@ -88,6 +88,9 @@ impl Core {
         if let Err(error) = catalog.begin_with(prices, policies, tenants) {
             tracing::error!(%error, "the prices, policies and tenants that are remembered are wrong; the configured ones apply");
         }
+        catalog
+            .licences()
+            .begin_with(recall.named(catalog::LICENCES));
         let books = Books::new(
             Arc::clone(&store),
             Arc::clone(&catalog),

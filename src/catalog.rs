@@ -9,11 +9,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Book;
+use crate::licence::{self, LICENCES_MAX};
 use crate::policy::{Overrides, Policy};
 use crate::pricing::{Price, PriceBook, PriceError};
 use crate::store::{Store, StoreError, Stored};
 
+mod licences;
 pub mod presets;
+
+pub use licences::{LICENCES, Licences, StoredLicences};
 
 /// The name of the document that holds the prices set through the control API: a JSON list of [`Price`].
 pub const PRICES: &str = "prices";
@@ -49,6 +53,7 @@ pub struct Tenant {
 pub struct Catalog {
     configured: Layer,
     current: ArcSwap<InForce>,
+    licences: Licences,
     /// One reads the store at a time, or an older reading could take the place of a newer one. Waiting for it is bounded by the
     /// store's own time-outs.
     loading: tokio::sync::Mutex<()>,
@@ -57,12 +62,14 @@ pub struct Catalog {
 /// Prices and policies of one origin.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    /// Prices, one for each pattern.
+    /// Prices, one for each pattern in each unit.
     pub prices: Vec<Price>,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// Tenants by name.
     pub tenants: BTreeMap<String, Tenant>,
+    /// The keys to check licences with, by name; of the configuration alone.
+    pub licence_keys: licence::Keys,
 }
 
 /// One consistent set of prices and policies.
@@ -132,6 +139,11 @@ pub enum CatalogError {
     /// More policies than there may be.
     #[error("there are {0} policies; there may be at most {POLICIES_MAX}")]
     TooManyPolicies(usize),
+    /// More licences than are kept.
+    #[error(
+        "there are {0} issued licences; at most {LICENCES_MAX} are kept: leave out those that have expired"
+    )]
+    TooManyLicences(usize),
     /// Somebody else changed them since they were read.
     #[error("the version is not {0} any more; read again and repeat the change")]
     Conflict(u64),
@@ -145,6 +157,7 @@ impl Catalog {
     pub fn new(configured: Layer) -> Result<Self, CatalogError> {
         let current = merge(&configured, Layer::default(), Versions::default())?;
         Ok(Self {
+            licences: Licences::new(configured.licence_keys.clone()),
             configured,
             current: ArcSwap::from_pointee(current),
             loading: tokio::sync::Mutex::default(),
@@ -165,6 +178,7 @@ impl Catalog {
             prices,
             policies,
             tenants,
+            ..Layer::default()
         };
         let versions = Versions {
             prices: prices_version,
@@ -201,6 +215,7 @@ impl Catalog {
             prices,
             policies,
             tenants,
+            ..Layer::default()
         };
         let versions = Versions {
             prices: prices_version,
@@ -209,6 +224,7 @@ impl Catalog {
         };
         let merged = merge(&self.configured, stored, versions)?;
         self.current.store(Arc::new(merged));
+        self.licences.load(store).await?;
         Ok(())
     }
 
@@ -323,7 +339,7 @@ fn merge(configured: &Layer, stored: Layer, versions: Versions) -> Result<InForc
         stored
             .prices
             .iter()
-            .all(|other| other.pattern != price.pattern)
+            .all(|other| (&other.pattern, &other.unit) != (&price.pattern, &price.unit))
     };
     let configured_prices = configured.prices.iter().filter(overridden);
     let prices = PriceBook::new(

@@ -21,7 +21,7 @@ use crate::books::Done;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
 use crate::ledger::{Action, Command, Entry};
-use crate::licence::Signer;
+use crate::licence::{PublicKey, Signer};
 use crate::proto::convert::entry;
 use crate::proto::{DESCRIPTORS, v1};
 use crate::store::Snapshot;
@@ -97,8 +97,19 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How long requests in flight have to end when the server is told to stop.
     pub drain: Duration,
-    /// Who signs licences, if they are issued here.
-    pub signer: Option<Arc<Signer>>,
+    /// What licences are signed with, if they are issued here.
+    pub signing: Option<Signing>,
+}
+
+/// What licences are signed with.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The name of the key.
+    pub kid: String,
+    /// The private key: Ed25519, PEM.
+    pub key_file: PathBuf,
+    /// What is signed is checked with this one: they must belong together.
+    pub public_key: PublicKey,
 }
 
 /// Where a server listens.
@@ -158,6 +169,14 @@ pub enum StartError {
         /// Why.
         error: std::io::Error,
     },
+    /// A signing key that is none, or not the one that licences are checked with.
+    #[error("licences.signing.key_file: `{}` {what}", path.display())]
+    Signing {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Certificates that are none, or do not go together.
     #[error("control.tls: {0}")]
     Tls(String),
@@ -183,6 +202,7 @@ pub async fn serve(
 ) -> Result<Running, StartError> {
     check_settings(&settings)?;
     let tls = settings.tls.as_ref().map(tls).transpose()?;
+    let signer = settings.signing.as_ref().map(signer).transpose()?;
     let (health, health_server) = tonic_health::server::health_reporter();
     health
         .set_service_status("", tonic_health::ServingStatus::Serving)
@@ -191,7 +211,7 @@ pub async fn serve(
         units: units::Units::new(Arc::clone(&core.store)),
         followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         stopping: shutdown.clone(),
-        signer: settings.signer.clone(),
+        signer,
         core,
     }));
     let router = router(&control, settings.token.as_deref(), tls)?.add_service(health_server);
@@ -220,6 +240,7 @@ pub async fn serve(
 /// Reads the files of TLS as [`serve`] does, and tells what is wrong with them or the settings. Nothing is started.
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     check_settings(settings)?;
+    settings.signing.as_ref().map(signer).transpose()?;
     if let Some(files) = &settings.tls {
         with_tls(Server::builder(), tls(files)?)?;
     }
@@ -247,6 +268,27 @@ fn check_settings(settings: &Settings) -> Result<(), StartError> {
         Listen::Unix(_) if settings.tls.is_some() => Err(StartError::TlsOnUnix),
         _ => Ok(()),
     }
+}
+
+fn signer(signing: &Signing) -> Result<Signer, StartError> {
+    let path = &signing.key_file;
+    let pem = std::fs::read(path).map_err(|error| StartError::File {
+        key: "licences.signing.key_file",
+        path: path.clone(),
+        error,
+    })?;
+    let wrong = |what: String| StartError::Signing {
+        path: path.clone(),
+        what,
+    };
+    let signer = Signer::from_pem(&signing.kid, &pem).map_err(|error| wrong(error.to_string()))?;
+    if signer.public_key() != signing.public_key {
+        let (own, kid) = (signer.public_key(), &signing.kid);
+        return Err(wrong(format!(
+            "belongs to the public key \"{own}\", and licences.keys has another one under \"{kid}\""
+        )));
+    }
+    Ok(signer)
 }
 
 fn tls(files: &Tls) -> Result<ServerTlsConfig, StartError> {
@@ -391,7 +433,7 @@ struct State {
     units: units::Units,
     followers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
-    signer: Option<Arc<Signer>>,
+    signer: Option<Signer>,
 }
 
 /// What a command of the ledger is answered with.

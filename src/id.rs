@@ -113,6 +113,20 @@ names! {
     ModelName = "model";
 }
 
+impl AccountId {
+    /// What stands where an account's name is needed and there is none: no account can have it.
+    pub(crate) fn stand_in() -> Self {
+        Self("!".into())
+    }
+}
+
+impl KeyId {
+    /// The same for a key.
+    pub(crate) fn stand_in() -> Self {
+        Self("!".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

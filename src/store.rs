@@ -332,6 +332,25 @@ pub struct KeyRecord {
     pub service: String,
 }
 
+impl KeyRecord {
+    /// A key that is good for ever, for everything, and that no secret belongs to.
+    pub(crate) const fn unlimited(id: KeyId, account: AccountId) -> Self {
+        Self {
+            id,
+            account,
+            digest: String::new(),
+            name: String::new(),
+            hint: String::new(),
+            created: Timestamp::from_nanos(0),
+            expires: None,
+            revoked: None,
+            qps: None,
+            models: Vec::new(),
+            service: String::new(),
+        }
+    }
+}
+
 /// Something changed that replicas keep in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

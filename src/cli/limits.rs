@@ -197,7 +197,11 @@ fn auto_recharge(text: &str) -> Result<v1::AutoRecharge, String> {
             "amount" => auto.amount = Some(amount(money(value)?)),
             "monthly_max" => auto.monthly_max = Some(amount(money(value)?)),
             "cool_down" => auto.cool_down = Some(wire_duration(duration(value)?)),
-            _ => return Err(format!("`{name}` is not below, amount, cool_down or monthly_max")),
+            _ => {
+                return Err(format!(
+                    "`{name}` is not below, amount, cool_down or monthly_max"
+                ));
+            }
         }
     }
     if auto.below.is_none() || auto.amount.is_none() || auto.cool_down.is_none() {
@@ -316,44 +320,50 @@ impl Limits {
 
     /// The same as a policy: lists that were not given are empty.
     pub(super) fn policy(&self, policy_id: String) -> v1::Policy {
-        let of = self.overrides();
         v1::Policy {
             policy_id,
-            block_when: of.block_when,
-            credit_limit: of.credit_limit,
-            hold: of.hold,
-            hold_ttl: of.hold_ttl,
-            unsettled: of.unsettled,
-            qps: of.qps,
-            burst: of.burst,
-            concurrency: of.concurrency,
-            low_balance: of.low_balance,
-            store_outage: of.store_outage,
-            store_outage_limit: of.store_outage_limit,
-            grace: of.grace,
-            grace_limit: of.grace_limit,
-            suspend_after: of.suspend_after,
-            resume: of.resume,
-            capabilities: of.capabilities.unwrap_or_default().patterns,
-            purge_after: of.purge_after,
-            plans_while_overdue: of.plans_while_overdue,
-            qps_plans_while_overdue: of.qps_plans_while_overdue,
-            plan_shortfall: of.plan_shortfall,
-            gifts_pay_debt: of.gifts_pay_debt,
-            purchase_min: of.purchase_min,
-            purchase_max: of.purchase_max,
-            purchase_max_by_tier: of.purchase_max_by_tier.unwrap_or_default().amounts,
-            credit_expires_after: of.credit_expires_after,
-            refunds: of.refunds,
-            alerts: of.alerts.unwrap_or_default().amounts,
-            credit_expiring_notice: of.credit_expiring_notice,
-            enforcement: of.enforcement,
-            live_time: of.live_time,
-            mode: of.mode,
-            invoice_limit: of.invoice_limit,
-            auto_recharge: of.auto_recharge,
-            ..v1::Policy::default()
+            ..as_policy(self.overrides())
         }
+    }
+}
+
+/// Overrides as a policy that has nothing else.
+pub(super) fn as_policy(of: v1::Overrides) -> v1::Policy {
+    v1::Policy {
+        block_when: of.block_when,
+        credit_limit: of.credit_limit,
+        hold: of.hold,
+        hold_ttl: of.hold_ttl,
+        unsettled: of.unsettled,
+        qps: of.qps,
+        burst: of.burst,
+        concurrency: of.concurrency,
+        low_balance: of.low_balance,
+        store_outage: of.store_outage,
+        store_outage_limit: of.store_outage_limit,
+        grace: of.grace,
+        grace_limit: of.grace_limit,
+        suspend_after: of.suspend_after,
+        resume: of.resume,
+        capabilities: of.capabilities.unwrap_or_default().patterns,
+        purge_after: of.purge_after,
+        plans_while_overdue: of.plans_while_overdue,
+        qps_plans_while_overdue: of.qps_plans_while_overdue,
+        plan_shortfall: of.plan_shortfall,
+        gifts_pay_debt: of.gifts_pay_debt,
+        purchase_min: of.purchase_min,
+        purchase_max: of.purchase_max,
+        purchase_max_by_tier: of.purchase_max_by_tier.unwrap_or_default().amounts,
+        credit_expires_after: of.credit_expires_after,
+        refunds: of.refunds,
+        alerts: of.alerts.unwrap_or_default().amounts,
+        credit_expiring_notice: of.credit_expiring_notice,
+        enforcement: of.enforcement,
+        live_time: of.live_time,
+        mode: of.mode,
+        invoice_limit: of.invoice_limit,
+        auto_recharge: of.auto_recharge,
+        ..v1::Policy::default()
     }
 }
 
@@ -383,7 +393,10 @@ pub(super) fn show(record: Record, policy: &v1::Policy) -> Record {
         .with("invoice_limit", amount_cell(policy.invoice_limit.as_ref()))
         .with("grace", deadline_cell(policy.grace.as_ref()))
         .with("grace_limit", amount_cell(policy.grace_limit.as_ref()))
-        .with("suspend_after", deadline_cell(policy.suspend_after.as_ref()))
+        .with(
+            "suspend_after",
+            deadline_cell(policy.suspend_after.as_ref()),
+        )
         .with("resume", number(policy.resume().as_str_name(), "RESUME_"))
         .with("capabilities", Cell::List(policy.capabilities.clone()))
         .with("purge_after", duration_cell(policy.purge_after.as_ref()))
@@ -408,7 +421,10 @@ pub(super) fn show(record: Record, policy: &v1::Policy) -> Record {
         )
         .with("purchase_min", amount_cell(policy.purchase_min.as_ref()))
         .with("purchase_max", amount_cell(policy.purchase_max.as_ref()))
-        .with("purchase_max_by_tier", tiers_cell(&policy.purchase_max_by_tier))
+        .with(
+            "purchase_max_by_tier",
+            tiers_cell(&policy.purchase_max_by_tier),
+        )
         .with(
             "credit_expires_after",
             duration_cell(policy.credit_expires_after.as_ref()),
@@ -417,7 +433,10 @@ pub(super) fn show(record: Record, policy: &v1::Policy) -> Record {
             "credit_expiring_notice",
             duration_cell(policy.credit_expiring_notice.as_ref()),
         )
-        .with("refunds", number(policy.refunds().as_str_name(), "REFUNDS_"))
+        .with(
+            "refunds",
+            number(policy.refunds().as_str_name(), "REFUNDS_"),
+        )
         .with(
             "enforcement",
             number(policy.enforcement().as_str_name(), "ENFORCEMENT_"),
@@ -518,7 +537,9 @@ mod tests {
             --purchase-min 5 --purchase-max 100 --purchase-max-by-tier gold=500 --credit-expires-after 365d \
             --credit-expiring-notice 7d --refunds never --enforcement shadow --live-time 2026-01-31T00:00:00Z \
             --mode credit_then_invoice --invoice-limit 9 --auto-recharge below=1,amount=2,cool_down=1h,monthly_max=3";
-        let limits = Line::try_parse_from(line.split_whitespace()).unwrap().limits;
+        let limits = Line::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .limits;
         let given: Vec<_> = limits.given().collect();
         assert_eq!(given, FIELDS, "each of them was given");
         let shown = show(Record::default(), &limits.policy("p".into())).0;
@@ -529,17 +550,32 @@ mod tests {
         let mut fields = FIELDS.to_vec();
         (names.sort_unstable(), fields.sort_unstable());
         assert_eq!(names, fields);
-        let find = |name| shown.iter().find(|(field, _)| *field == name).unwrap().1.clone();
+        let find = |name| {
+            shown
+                .iter()
+                .find(|(field, _)| *field == name)
+                .unwrap()
+                .1
+                .clone()
+        };
         for (name, text) in [
             ("grace", "86400s:inclusive"),
             ("store_outage", "up_to:5.00"),
-            ("auto_recharge", "below=1.00,amount=2.00,cool_down=3600s,monthly_max=3.00"),
+            (
+                "auto_recharge",
+                "below=1.00,amount=2.00,cool_down=3600s,monthly_max=3.00",
+            ),
         ] {
             assert_eq!(find(name), Cell::Text(text.into()));
         }
         let none = Line::try_parse_from(["x"]).unwrap().limits;
         assert_eq!(none.given().count(), 0);
-        for wrong in ["--grace 24h:exclusive", "--auto-recharge below=1", "--store-outage up_to", "--resume sometimes"] {
+        for wrong in [
+            "--grace 24h:exclusive",
+            "--auto-recharge below=1",
+            "--store-outage up_to",
+            "--resume sometimes",
+        ] {
             let words = ["x"].into_iter().chain(wrong.split(' '));
             assert!(Line::try_parse_from(words).is_err(), "{wrong}");
         }

@@ -102,11 +102,7 @@ pub(super) fn origin(text: &str) -> Result<v1::Origin, String> {
     unword(text, "ORIGIN_", v1::Origin::from_str_name)
 }
 
-async fn list(
-    session: &Session,
-    origin: Option<v1::Origin>,
-    limit: Limit,
-) -> Result<(), Failure> {
+async fn list(session: &Session, origin: Option<v1::Origin>, limit: Limit) -> Result<(), Failure> {
     let policies = session.pages(limit, async |page_size, page_token| {
         let request = v1::ListPoliciesRequest {
             page_size,

@@ -4,14 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
+use super::LicenceSigning;
 use super::reader::Reader;
-use super::values::{amount, amount_or_zero, choice, count, flag, text, texts};
+use super::values::{amount, amount_or_zero, choice, count, file, flag, text, texts};
 use crate::catalog::{Layer, POLICIES_MAX, TENANTS_MAX, Tenant};
+use crate::licence::{KEYS_MAX, Keys, PublicKey};
 use crate::policy::{HoldRule, Overrides, Policy, TIME_MS_MAX};
 use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
 use crate::usage::Meter;
 
-pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
+/// Prices, policies and the keys of licences; and what licences are signed with.
+pub(super) fn layer(root: &mut Reader<'_>) -> (Layer, Option<LicenceSigning>) {
+    let (licence_keys, signing) = licences(root);
+    (priced(root, licence_keys), signing)
+}
+
+fn priced(root: &mut Reader<'_>, licence_keys: Keys) -> Layer {
     let sections = root.list("prices");
     if sections.len() > PATTERNS_MAX {
         root.problem(
@@ -46,6 +54,7 @@ pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
         prices,
         policies,
         tenants,
+        licence_keys,
     }
 }
 
@@ -78,7 +87,44 @@ fn tenants(root: &mut Reader<'_>) -> BTreeMap<String, Tenant> {
     tenants
 }
 
-fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Price> {
+/// `[licences]`: who may have signed a licence, and what this sidecar signs with, if it does.
+fn licences(root: &mut Reader<'_>) -> (Keys, Option<LicenceSigning>) {
+    let mut section = root.section_or_empty("licences");
+    let key = |name: &str, value: &Value| {
+        if !policy_name(name) {
+            return Err(
+                "the name before it is none; write at most 64 of the characters A-Z a-z 0-9 . _ -"
+                    .into(),
+            );
+        }
+        let key = text(value)?.parse().map_err(|error| format!("{error}"));
+        key.map(|key: PublicKey| (name.to_owned(), key))
+    };
+    let keys: Keys = section.entries("keys", false, key).into_iter().collect();
+    if keys.len() > KEYS_MAX {
+        let many = format!("has {} keys; there may be {KEYS_MAX}", keys.len());
+        section.problem("keys", &many);
+    }
+    let signing = section.section("signing").and_then(|mut signing| {
+        let kid = signing.need("kid", "\"2026\"", text);
+        let key_file = signing.need("key_file", "\"/path/to/licences.pem\"", file);
+        if let Some(kid) = kid.as_ref().filter(|kid| !keys.contains_key(*kid)) {
+            let names: Vec<_> = keys.keys().map(String::as_str).collect();
+            let unknown = format!(
+                "is \"{kid}\", which is not in licences.keys ({}): what is signed here could not be checked",
+                names.join(", ")
+            );
+            signing.problem("kid", &unknown);
+        }
+        Some(LicenceSigning {
+            kid: kid?,
+            key_file: key_file?,
+        })
+    });
+    (keys, signing)
+}
+
+fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<(String, String)>) -> Option<Price> {
     let pattern = section.need("pattern", "\"gpt-4o*\"", text);
     let unit = section.need("unit", "\"USD\"", unit);
     let max_output = section.read("max_output", count(1..=u64::MAX));
@@ -97,12 +143,12 @@ fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Pri
         rates,
         max_output,
     };
-    if !patterns.insert(price.pattern.clone()) {
+    if !patterns.insert((price.pattern.clone(), price.unit.clone())) {
         section.problem(
             "pattern",
             &format!(
-                "is \"{}\", which has a price above; keep one of them",
-                price.pattern
+                "is \"{}\", which has a price above, in {}; keep one of them",
+                price.pattern, price.unit
             ),
         );
         return None;

@@ -3,10 +3,10 @@
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{Control, moved};
 use super::errors::{Fault, answer};
 use super::mask::Mask;
-use super::pages::{ACCOUNTS, Filter, cut};
+use super::pages::{ACCOUNTS, Filter};
+use super::{Control, moved};
 use crate::books::Configure;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
@@ -18,8 +18,8 @@ use crate::proto::convert::{
     policy, policy_id, problems, readable_account_id, set_override, state, tenant_id, timestamp,
     token_or_none, unit,
 };
-use crate::refusal::Reason;
 use crate::proto::v1::{self, account_service_server::AccountService};
+use crate::refusal::Reason;
 use crate::store::Snapshot;
 
 /// How many credit blocks an account shows; CreditService lists all of them.
@@ -78,28 +78,40 @@ impl AccountService for Control {
         &self,
         request: Request<v1::MarkOverdueRequest>,
     ) -> Result<Response<v1::MarkOverdueResponse>, Status> {
-        moved!(MarkOverdueResponse, self.marked_overdue(request.into_inner()))
+        moved!(
+            MarkOverdueResponse,
+            self.marked_overdue(request.into_inner())
+        )
     }
 
     async fn clear_overdue(
         &self,
         request: Request<v1::ClearOverdueRequest>,
     ) -> Result<Response<v1::ClearOverdueResponse>, Status> {
-        moved!(ClearOverdueResponse, self.cleared_overdue(request.into_inner()))
+        moved!(
+            ClearOverdueResponse,
+            self.cleared_overdue(request.into_inner())
+        )
     }
 
     async fn reactivate_capability(
         &self,
         request: Request<v1::ReactivateCapabilityRequest>,
     ) -> Result<Response<v1::ReactivateCapabilityResponse>, Status> {
-        moved!(ReactivateCapabilityResponse, self.reactivated(request.into_inner()))
+        moved!(
+            ReactivateCapabilityResponse,
+            self.reactivated(request.into_inner())
+        )
     }
 
     async fn set_invoiced_amount(
         &self,
         request: Request<v1::SetInvoicedAmountRequest>,
     ) -> Result<Response<v1::SetInvoicedAmountResponse>, Status> {
-        moved!(SetInvoicedAmountResponse, self.invoiced(request.into_inner()))
+        moved!(
+            SetInvoicedAmountResponse,
+            self.invoiced(request.into_inner())
+        )
     }
 
     async fn close_account(
@@ -419,7 +431,10 @@ fn tier(text: &str) -> Result<String, FieldError> {
 fn recipients(given: &[String]) -> Result<Vec<String>, FieldError> {
     let field = "account.notification_recipients";
     if given.len() > RECIPIENTS_MAX {
-        let problem = format!("has {} recipients; it may have {RECIPIENTS_MAX}", given.len());
+        let problem = format!(
+            "has {} recipients; it may have {RECIPIENTS_MAX}",
+            given.len()
+        );
         return Err(FieldError::invalid(field, problem));
     }
     let recipient = |(index, text): (usize, &String)| {
@@ -474,7 +489,9 @@ fn edited(book: &Book, sent: &v1::Account, mask: &Mask) -> Result<Configure, Fau
         overrides: wanted.overrides.filter(|result| *result != book.overrides),
         tenant: wanted.tenant.filter(|wanted| *wanted != tenant),
         tier: wanted.tier.filter(|tier| *tier != book.tier),
-        recipients: wanted.recipients.filter(|wanted| *wanted != book.recipients),
+        recipients: wanted
+            .recipients
+            .filter(|wanted| *wanted != book.recipients),
     })
 }
 

@@ -2,10 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Control, Moved, moved};
 use super::account::remaining;
 use super::errors::{Fault, answer};
 use super::pages::{Filter, ROWS, cut};
+use super::{Control, Moved, moved};
 use crate::ledger::Action;
 use crate::proto::convert::{
     FieldError, account_id, amount_from, block, credit_kinds, key_id, model, note,

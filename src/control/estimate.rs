@@ -51,7 +51,8 @@ pub(super) fn estimate(
 ) -> Result<Option<Estimate>, CostOverflow> {
     let (calls, spent) = (history.calls(), i128::from(history.cost_nanos));
     let seen = calls > 0 && spent > 0;
-    let free = price.is_some_and(|price| !price.rates.values().any(|rate| rate.price.is_positive()));
+    let free =
+        price.is_some_and(|price| !price.rates.values().any(|rate| rate.price.is_positive()));
     if seen && !free {
         return Ok(Some(bought(amount, spent, calls, Basis::History(calls))));
     }
@@ -147,18 +148,71 @@ mod tests {
         };
         for (what, amount, history, price, expected) in [
             // The mean is 3⅓: 30 of them are 100, though 33 at the rounded mean would be.
-            ("history", 100, settled(3, 10), Some(&flat), Some(by_history(Some(30), 3, 3))),
-            ("half up", 1, settled(2, 5), Some(&flat), Some(by_history(Some(0), 3, 2))),
-            ("no price any more", 10, settled(1, 5), None, Some(by_history(Some(2), 5, 1))),
-            ("no history", 50, none, Some(&flat), Some(by_price(Some(7), 7))),
-            ("tokens", 4_600, none, Some(&tokens), Some(by_price(Some(2), 2_300))),
+            (
+                "history",
+                100,
+                settled(3, 10),
+                Some(&flat),
+                Some(by_history(Some(30), 3, 3)),
+            ),
+            (
+                "half up",
+                1,
+                settled(2, 5),
+                Some(&flat),
+                Some(by_history(Some(0), 3, 2)),
+            ),
+            (
+                "no price any more",
+                10,
+                settled(1, 5),
+                None,
+                Some(by_history(Some(2), 5, 1)),
+            ),
+            (
+                "no history",
+                50,
+                none,
+                Some(&flat),
+                Some(by_price(Some(7), 7)),
+            ),
+            (
+                "tokens",
+                4_600,
+                none,
+                Some(&tokens),
+                Some(by_price(Some(2), 2_300)),
+            ),
             ("free", 0, none, Some(&free), Some(by_price(None, 0))),
-            ("free now", 5, settled(2, 10), Some(&free), Some(by_history(None, 0, 2))),
-            ("cost nothing so far", 50, settled(2, 0), Some(&flat), Some(by_price(Some(7), 7))),
-            ("below zero", -5, none, Some(&flat), Some(by_price(Some(0), 7))),
+            (
+                "free now",
+                5,
+                settled(2, 10),
+                Some(&free),
+                Some(by_history(None, 0, 2)),
+            ),
+            (
+                "cost nothing so far",
+                50,
+                settled(2, 0),
+                Some(&flat),
+                Some(by_price(Some(7), 7)),
+            ),
+            (
+                "below zero",
+                -5,
+                none,
+                Some(&flat),
+                Some(by_price(Some(0), 7)),
+            ),
             ("neither", 5, none, None, None),
         ] {
-            let got = estimate(Amount::from_nanos(amount), &history, price, Typical::default());
+            let got = estimate(
+                Amount::from_nanos(amount),
+                &history,
+                price,
+                Typical::default(),
+            );
             assert_eq!(got, Ok(expected), "{what}");
         }
         let said = Typical {

@@ -125,10 +125,14 @@ impl Control {
         if let Some(after) = &after {
             // One that has made room meanwhile is older than all that are left.
             let known = book.invoices.iter().any(|invoice| invoice.id == *after);
-            while known && later.next().is_some_and(|invoice| invoice.invoice_id != *after) {}
+            while known
+                && later
+                    .next()
+                    .is_some_and(|invoice| invoice.invoice_id != *after)
+            {}
         }
-        let wanted = later
-            .filter(|invoice| state == InvoiceState::Unspecified || invoice.state() == state);
+        let wanted =
+            later.filter(|invoice| state == InvoiceState::Unspecified || invoice.state() == state);
         let mut invoices: Vec<_> = wanted.take(size.saturating_add(1)).collect();
         let more = cut(&mut invoices, size);
         let last = invoices.last().filter(|_| more);
@@ -156,10 +160,12 @@ impl Control {
         let read = self.core().store.read(id, &[claim]).await?;
         let read = read.ok_or_else(|| self.core().books.missing(id))?;
         let stands = read.claims.into_iter().flatten().next();
-        Ok(stands.and_then(|Claim { entry, .. }| match closing(&entry)? {
-            (closed, lines) if closed == invoice_id => Some(lines.to_vec()),
-            _ => None,
-        }))
+        Ok(
+            stands.and_then(|Claim { entry, .. }| match closing(&entry)? {
+                (closed, lines) if closed == invoice_id => Some(lines.to_vec()),
+                _ => None,
+            }),
+        )
     }
 
     /// What each model cost over all time, less what stands on earlier invoices: nothing is on two of them, and nothing on none,
@@ -221,7 +227,9 @@ fn shown(book: &Book) -> Vec<v1::Invoice> {
     let starts = book.invoices.iter().map(|invoice| invoice.closed);
     let starts = std::iter::once(book.created).chain(starts);
     let invoices = book.invoices.iter().zip(starts);
-    invoices.map(|(invoice, start)| wire(invoice, start, book)).collect()
+    invoices
+        .map(|(invoice, start)| wire(invoice, start, book))
+        .collect()
 }
 
 fn wire(invoice: &InvoicePeriod, start: Timestamp, book: &Book) -> v1::Invoice {
@@ -264,6 +272,9 @@ mod tests {
         // 0 is no line; of 1 to 257 the smallest two are together.
         assert_eq!(lines[0].amount, Amount::from_nanos(count - 1));
         let last = &lines[INVOICE_LINES_MAX - 1];
-        assert_eq!((&last.model, last.amount), (&None, Amount::from_nanos(1 + 2)));
+        assert_eq!(
+            (&last.model, last.amount),
+            (&None, Amount::from_nanos(1 + 2))
+        );
     }
 }

@@ -12,9 +12,7 @@ use crate::app::random;
 use crate::catalog::CatalogError;
 use crate::clock::Timestamp;
 use crate::licence::{Invalid, Issued, LICENCES_MAX, Licence, LicenceError};
-use crate::proto::convert::{
-    FieldError, account_id, licence_id, note, timestamp, timestamp_from,
-};
+use crate::proto::convert::{FieldError, account_id, licence_id, note, timestamp, timestamp_from};
 use crate::proto::v1::{self, LicenceState, licence_service_server::LicenceService};
 
 /// How often a change is tried against faster writers.
@@ -69,7 +67,10 @@ impl Control {
         let activates = timestamp_from("licence.activate_time", sent.activate_time.as_ref())?;
         let expires = timestamp_from("licence.expire_time", sent.expire_time.as_ref())?;
         let expires = expires.ok_or_else(|| {
-            FieldError::missing("licence.expire_time", "from when on it is not good any more")
+            FieldError::missing(
+                "licence.expire_time",
+                "from when on it is not good any more",
+            )
         })?;
         if expires <= now {
             let problem = format!("is {expires}, which is not after now");
@@ -144,7 +145,9 @@ impl Control {
         let stored = self.core().catalog.licences().stored();
         let later = stored.issued.iter().filter(|(id, _)| **id > after);
         let of = later.filter(|(_, each)| {
-            account.as_ref().is_none_or(|account| *account == each.licence.account)
+            account
+                .as_ref()
+                .is_none_or(|account| *account == each.licence.account)
         });
         let mut licences: Vec<v1::Licence> = of
             .map(|(_, each)| wire(each, now))

@@ -110,10 +110,7 @@ impl Control {
         let policy = self.core().catalog.policy_of(book);
         let now = self.core().clock.now().wall;
         let state = book.state(snapshot.spend, &policy, now);
-        if !matches!(
-            state,
-            ledger::State::Closed | ledger::State::PurgeEligible
-        ) {
+        if !matches!(state, ledger::State::Closed | ledger::State::PurgeEligible) {
             return Err(Fault::NotPurgeable(id.clone(), state.name()));
         }
         let held = self.core().sync.live(id).held;

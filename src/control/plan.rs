@@ -59,7 +59,8 @@ impl Control {
         let name = plan_id("plan_id", &request.plan_id)?;
         let purse = purse(&id, &name)?;
         let sent = request.amount.as_ref();
-        let sent = sent.ok_or_else(|| FieldError::missing("amount", "how much, in the plan's unit"))?;
+        let sent =
+            sent.ok_or_else(|| FieldError::missing("amount", "how much, in the plan's unit"))?;
         let in_unit = unit("amount.unit", &sent.unit)?;
         let owner = self.read(&id).await?;
         let action = Action::BuyPlan {
@@ -141,7 +142,10 @@ impl Control {
         Ok(())
     }
 
-    async fn plans(&self, mut request: v1::ListPlansRequest) -> Result<v1::ListPlansResponse, Fault> {
+    async fn plans(
+        &self,
+        mut request: v1::ListPlansRequest,
+    ) -> Result<v1::ListPlansResponse, Fault> {
         let id = account_id("account_id", &request.account_id)?;
         let size = ACCOUNTS.of(std::mem::take(&mut request.page_size))?;
         let token = std::mem::take(&mut request.page_token);
@@ -225,7 +229,9 @@ impl Control {
             let purse = purse(&owner.book.account, &plan.name)?;
             self.flush(&purse).await;
             let snapshot = self.read(&purse).await?;
-            let expires = remaining(&snapshot).filter_map(|(block, _)| block.expires).min();
+            let expires = remaining(&snapshot)
+                .filter_map(|(block, _)| block.expires)
+                .min();
             plans.push(v1::AccountPlan {
                 plan_id: plan.name.clone(),
                 remaining: Some(amount(left(&snapshot), &plan.unit)),
@@ -297,9 +303,13 @@ impl Control {
             // In the order of the text, too, which begins in 1970.
             format!("{start:020} {} {}", plan.id, plan.order_id)
         };
-        let mut all: Vec<(String, &QpsPlan)> =
-            owner.book.qps_plans.iter().map(|plan| (place(plan), plan)).collect();
-        all.sort();
+        let mut all: Vec<(String, &QpsPlan)> = owner
+            .book
+            .qps_plans
+            .iter()
+            .map(|plan| (place(plan), plan))
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all.retain(|(at, _)| after.as_ref().is_none_or(|after| at > after));
         let mut shown: Vec<(String, v1::QpsPlan)> = all
             .into_iter()
@@ -385,7 +395,8 @@ fn plan_of(
     };
     if !scope.is_empty() && scope != known.scope {
         let all = known.scope.join(", ");
-        let problem = format!("differ from those of plan `{name}`, which are: {all}; leave them out");
+        let problem =
+            format!("differ from those of plan `{name}`, which are: {all}; leave them out");
         return Err(FieldError::invalid("models", problem));
     }
     Ok(PlanRef {
@@ -398,7 +409,9 @@ fn states(field: &str, numbers: &[i32]) -> Result<Vec<QpsPlanState>, FieldError>
     let state = |(index, number): (usize, &i32)| match QpsPlanState::try_from(*number) {
         Ok(QpsPlanState::Unspecified) | Err(_) => Err(FieldError::invalid(
             format!("{field}[{index}]"),
-            format!("is {number}; it must be QPS_PLAN_STATE_PENDING, _ACTIVE, _UNAVAILABLE or _EXPIRED"),
+            format!(
+                "is {number}; it must be QPS_PLAN_STATE_PENDING, _ACTIVE, _UNAVAILABLE or _EXPIRED"
+            ),
         )),
         Ok(state) => Ok(state),
     };

@@ -1,9 +1,12 @@
 //! RefundService: what could be given back, and the steps of giving it back.
 
+use std::time::Duration;
+
 use tonic::{Request, Response, Status};
 
 use super::errors::{Fault, answer};
 use super::{Control, Moved, moved};
+use crate::id::AccountId;
 use crate::ledger::{Action, Rejected};
 use crate::money::Amount;
 use crate::proto::convert::{FieldError, account_id, amount, note, token};
@@ -12,6 +15,11 @@ use crate::store::Snapshot;
 
 /// How many orders a refund may name: as many as an account may have credit blocks.
 const ORDERS_MAX: usize = crate::ledger::CREDIT_BLOCKS_MAX;
+
+/// How often, and after which pause, it is looked whether other replicas have given back what they leased: half a second, in which all
+/// that are there have heard of it.
+const GIVE_BACK_LOOKS: u32 = 25;
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(20);
 
 #[tonic::async_trait]
 impl RefundService for Control {
@@ -128,8 +136,7 @@ impl Control {
             refund_id: token("refund_id", &request.refund_id)?,
             close: request.close,
         };
-        // The last charges first, and idle leases go back: what is then still held is in flight.
-        self.core().sync.give_back(&id).await?;
+        self.recall_leases(&id).await?;
         let moved = self.carry_out(&id, request_id, action).await?;
         Ok(v1::CompleteRefundResponse {
             refunded: Some(amount(moved.made.amount.negated(), &moved.account.unit)),
@@ -137,6 +144,18 @@ impl Control {
             account: Some(moved.account),
             replayed: moved.replayed,
         })
+    }
+
+    /// The last charges land, and leases that nobody uses go back: what is then still held is in flight.
+    async fn recall_leases(&self, id: &AccountId) -> Result<(), Fault> {
+        self.core().sync.give_back(id).await?;
+        for _ in 0..GIVE_BACK_LOOKS {
+            if !self.read(id).await?.spent().held.is_positive() {
+                break;
+            }
+            tokio::time::sleep(GIVE_BACK_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn refund_cancelled(&self, request: v1::CancelRefundRequest) -> Result<Moved, Fault> {

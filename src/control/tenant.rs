@@ -109,11 +109,15 @@ impl Control {
             Some(sent) => overrides_from("tenant.overrides", sent, "")?,
         };
         let allowed = [FIELDS.as_slice(), OVERRIDES].concat();
-        let mask = Mask::new(request.update_mask.as_ref(), &allowed, |field| match field {
-            "policy_id" => policy.is_some(),
-            "overrides" => sent.overrides.is_some(),
-            _ => false,
-        })?;
+        let mask = Mask::new(
+            request.update_mask.as_ref(),
+            &allowed,
+            |field| match field {
+                "policy_id" => policy.is_some(),
+                "overrides" => sent.overrides.is_some(),
+                _ => false,
+            },
+        )?;
         let edit = |current: &InForce| {
             let base = match current.tenants.get(&id) {
                 Some(base) => base.clone(),

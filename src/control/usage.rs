@@ -201,7 +201,7 @@ impl Control {
         let mut total = Tally::default();
         let mut rows = Vec::new();
         let mut series = Series::new(query.step, query.apart);
-        let mut take = |points: BTreeMap<Point, Tally>, rows: &mut Vec<_>| {
+        let take = |points: BTreeMap<Point, Tally>, rows: &mut Vec<_>| {
             let later = points
                 .into_iter()
                 .filter(|(point, _)| after.is_none_or(|after| point > after));

@@ -190,7 +190,12 @@ impl Desk {
     }
 
     /// Removes everything and leaves a mark: [`super::Store::purge`].
-    pub fn purge(&mut self, account: &AccountId, expected: u64, now: Timestamp) -> Result<Stored, StoreError> {
+    pub fn purge(
+        &mut self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
         if self.purged.is_some() {
             return Ok(Stored::At(0));
         }

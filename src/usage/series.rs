@@ -26,9 +26,7 @@ impl Step {
     pub fn start(self, hour: Hour) -> Hour {
         match self {
             Self::Hour => hour,
-            Self::Day => {
-                Hour(hour.0.saturating_sub(hour.0.rem_euclid(HOURS_PER_DAY)))
-            }
+            Self::Day => Hour(hour.0.saturating_sub(hour.0.rem_euclid(HOURS_PER_DAY))),
             Self::Month => month(hour, 0).unwrap_or(hour),
         }
     }
@@ -58,9 +56,16 @@ impl Step {
 /// The first hour of the month that lies so many after the one in which an hour lies; `None` beyond the calendar.
 fn month(hour: Hour, later: i64) -> Option<Hour> {
     let time = jiff::Timestamp::from_second(hour.0.checked_mul(SECONDS_PER_HOUR)?).ok()?;
-    let first = jiff::tz::Offset::UTC.to_datetime(time).date().first_of_month();
-    let first = first.checked_add(jiff::Span::new().try_months(later).ok()?).ok()?;
-    let start = jiff::tz::Offset::UTC.to_timestamp(first.at(0, 0, 0, 0)).ok()?;
+    let first = jiff::tz::Offset::UTC
+        .to_datetime(time)
+        .date()
+        .first_of_month();
+    let first = first
+        .checked_add(jiff::Span::new().try_months(later).ok()?)
+        .ok()?;
+    let start = jiff::tz::Offset::UTC
+        .to_timestamp(first.at(0, 0, 0, 0))
+        .ok()?;
     Some(Hour(start.as_second().div_euclid(SECONDS_PER_HOUR)))
 }
 
@@ -224,6 +229,9 @@ mod tests {
             (day, &None, Some(&model))
         );
         assert_eq!(*sum, tally(3, 30));
-        assert_eq!(series.end().into_values().collect::<Vec<_>>(), [tally(4, 40)]);
+        assert_eq!(
+            series.end().into_values().collect::<Vec<_>>(),
+            [tally(4, 40)]
+        );
     }
 }

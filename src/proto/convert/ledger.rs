@@ -72,10 +72,7 @@ pub fn credit_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::CreditKind>,
 }
 
 /// States of accounts to filter by.
-pub fn account_states(
-    field: &str,
-    numbers: &[i32],
-) -> Result<Vec<v1::AccountState>, FieldError> {
+pub fn account_states(field: &str, numbers: &[i32]) -> Result<Vec<v1::AccountState>, FieldError> {
     let names = "ACCOUNT_STATE_ACTIVE, _OVERDUE, _REACTIVATION_REQUIRED, _SUSPENDED, _PURGE_ELIGIBLE, _FROZEN, _CLOSED";
     kinds(field, numbers, names)
 }

@@ -130,7 +130,8 @@ fn store_outage_from(
         Err(_) => return Err(unknown(at("store_outage"), number)),
     };
     if limit.is_some() {
-        let problem = "goes with STORE_OUTAGE_UP_TO only; leave it out, or set store_outage to that";
+        let problem =
+            "goes with STORE_OUTAGE_UP_TO only; leave it out, or set store_outage to that";
         return Err(FieldError::invalid(field, problem));
     }
     Ok(outage)
@@ -314,13 +315,12 @@ pub fn overrides_from(
         purchase_min: positive(&at("purchase_min"), sent.purchase_min.as_ref(), unit)?,
         purchase_max: positive(&at("purchase_max"), sent.purchase_max.as_ref(), unit)?,
         credit_expires_after_ms: ms("credit_expires_after", sent.credit_expires_after.as_ref())?,
-        credit_expiring_ms: ms("credit_expiring_notice", sent.credit_expiring_notice.as_ref())?,
-        live_from: timestamp_from(&at("live_time"), sent.live_time.as_ref())?,
-        auto_recharge: auto_recharge_from(
-            &at("auto_recharge"),
-            sent.auto_recharge.as_ref(),
-            unit,
+        credit_expiring_ms: ms(
+            "credit_expiring_notice",
+            sent.credit_expiring_notice.as_ref(),
         )?,
+        live_from: timestamp_from(&at("live_time"), sent.live_time.as_ref())?,
+        auto_recharge: auto_recharge_from(&at("auto_recharge"), sent.auto_recharge.as_ref(), unit)?,
     })
 }
 
@@ -345,7 +345,11 @@ fn tiers_from(
         let most = positive(&field, Some(most), unit)?.unwrap_or_default();
         Ok((tier, most))
     };
-    sent.amounts.iter().map(tier).collect::<Result<_, _>>().map(Some)
+    sent.amounts
+        .iter()
+        .map(tier)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn alerts_from(
@@ -593,10 +597,7 @@ fn unknown(field: String, number: i32) -> FieldError {
     FieldError::invalid(field, format!("is {number}, which has no meaning"))
 }
 
-fn ms_from(
-    field: &str,
-    length: Option<&prost_types::Duration>,
-) -> Result<Option<u64>, FieldError> {
+fn ms_from(field: &str, length: Option<&prost_types::Duration>) -> Result<Option<u64>, FieldError> {
     let Some(length) = duration_from(field, length)? else {
         return Ok(None);
     };

@@ -105,8 +105,14 @@ pub fn usage_dimensions(field: &str, numbers: &[i32]) -> Result<Apart, FieldErro
         services: false,
     };
     for (index, number) in numbers.iter().enumerate() {
-        let names = "USAGE_DIMENSION_KEY, _MODEL, _SERVICE";
-        match required_enum(&format!("{field}[{index}]"), *number, names)? {
+        let names = "USAGE_DIMENSION_KEY, _MODEL, _SERVICE, _TOTAL";
+        let at = format!("{field}[{index}]");
+        match required_enum(&at, *number, names)? {
+            v1::UsageDimension::Total if numbers.len() > 1 => {
+                let problem = "USAGE_DIMENSION_TOTAL stands alone; leave out the others, or it";
+                return Err(FieldError::invalid(at, problem));
+            }
+            v1::UsageDimension::Total => {}
             v1::UsageDimension::Key => apart.keys = true,
             v1::UsageDimension::Model => apart.models = true,
             v1::UsageDimension::Service => apart.services = true,
