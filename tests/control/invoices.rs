@@ -61,15 +61,18 @@ async fn each_call_is_on_one_invoice_whenever_periods_are_closed() {
     let first = first.unwrap().into_inner();
     let invoice = first.invoice.unwrap();
     assert_eq!(
-        (invoice.amount, invoice.state()),
+        (invoice.amount.clone(), invoice.state()),
         (usd(2), InvoiceState::Outstanding),
         "the excess of credit"
     );
     assert_eq!((invoice.start_time, invoice.end_time), (at(0), at(0)));
-    assert_eq!((invoice.lines.len(), invoice.lines[0].cost), (1, usd(3)));
+    assert_eq!(
+        (invoice.lines.len(), invoice.lines[0].cost.clone()),
+        (1, usd(3))
+    );
     let account = first.account.unwrap();
     assert_eq!(
-        (account.invoiced_outstanding, account.state()),
+        (account.invoiced_outstanding.clone(), account.state()),
         (usd(2), AccountState::Active)
     );
     // More is used before the request is repeated: the invoice is as it was.
@@ -77,18 +80,24 @@ async fn each_call_is_on_one_invoice_whenever_periods_are_closed() {
     let again = client(&api).close_invoice_period(close("1", "inv-1")).await;
     let again = again.unwrap().into_inner();
     assert_eq!(
-        (again.replayed, again.invoice.unwrap().lines[0].cost),
+        (again.replayed, again.invoice.unwrap().lines[0].cost.clone()),
         (true, usd(3))
     );
     clock.advance(Duration::from_secs(60));
     let second = client(&api).close_invoice_period(close("2", "inv-2")).await;
     let invoice = second.unwrap().into_inner().invoice.unwrap();
-    assert_eq!((invoice.amount, invoice.lines[0].cost), (usd(1), usd(1)));
+    assert_eq!(
+        (invoice.amount.clone(), invoice.lines[0].cost.clone()),
+        (usd(1), usd(1))
+    );
     assert_eq!((invoice.start_time, invoice.end_time), (at(0), at(60)));
     let settled = client(&api).settle_invoice(settle("3", "inv-1")).await;
     let settled = settled.unwrap().into_inner();
     assert_eq!(settled.invoice.unwrap().settle_time, at(60));
-    assert_eq!(settled.account.unwrap().invoiced_outstanding, usd(1));
+    assert_eq!(
+        settled.account.unwrap().invoiced_outstanding.clone(),
+        usd(1)
+    );
     assert_eq!(
         list(&api, InvoiceState::Unspecified).await,
         ["inv-1", "inv-2"]
@@ -198,7 +207,10 @@ async fn a_charge_is_taken_back_to_where_it_came_from() {
     api.account("a", 5).await;
     let charged = api.late("a", "l", 7).await.entry.unwrap();
     assert_eq!(
-        (charged.debt_made, api.get("a").await.balance),
+        (
+            charged.debt_made.clone(),
+            api.get("a").await.balance.clone()
+        ),
         (usd(2), usd(-2))
     );
     let done = api
@@ -208,7 +220,7 @@ async fn a_charge_is_taken_back_to_where_it_came_from() {
     let done = done.unwrap().into_inner();
     let account = done.account.unwrap();
     assert_eq!(
-        (account.balance, account.debt),
+        (account.balance.clone(), account.debt.clone()),
         (usd(2), usd(0)),
         "debt first"
     );
@@ -237,7 +249,7 @@ async fn a_charge_is_taken_back_to_where_it_came_from() {
     silent.note.clear();
     check(silent, "note").await;
     assert_eq!(
-        api.get("a").await.balance,
+        api.get("a").await.balance.clone(),
         usd(2),
         "none of them moved anything"
     );
@@ -257,8 +269,8 @@ async fn what_is_left_of_an_order_is_voided() {
         };
         let answer = api.credit().void_credit(request).await?.into_inner();
         Ok::<_, Status>((
-            answer.entry.unwrap().amount,
-            answer.account.unwrap().balance,
+            answer.entry.unwrap().amount.clone(),
+            answer.account.unwrap().balance.clone(),
         ))
     };
     assert_eq!(void("v1", "first").await.unwrap(), (usd(-3), usd(0)));

@@ -231,7 +231,7 @@ async fn entries_are_found_by_order_key_and_whether_money_moved() {
     let late = v1::LateChargeRequest {
         account_id: "a".into(),
         request_id: "l".into(),
-        amount: super::usd(1),
+        amount: usd(1),
         key_id: "k-a".into(),
         model: "flat".into(),
         ..v1::LateChargeRequest::default()
@@ -243,7 +243,7 @@ async fn entries_are_found_by_order_key_and_whether_money_moved() {
             ..v1::ListEntriesRequest::default()
         };
         edit(&mut request);
-        let mut client = v1::ledger_service_client::LedgerServiceClient::new(api.channel.clone());
+        let mut client = LedgerServiceClient::new(api.channel.clone());
         let page = client.list_entries(request).await?.into_inner();
         let kinds = page.entries.iter().map(v1::Entry::kind).collect::<Vec<_>>();
         Ok::<_, tonic::Status>((kinds, page.next_page_token))
@@ -268,12 +268,13 @@ async fn entries_are_found_by_order_key_and_whether_money_moved() {
         [Recharge, LateCharge]
     );
     let (_, token) = list(&|request| request.page_size = 1).await.unwrap();
-    let changed = list(&|request| {
+    let edit = |request: &mut v1::ListEntriesRequest| {
         request.page_token.clone_from(&token);
         (request.page_size, request.moving_only) = (1, true);
-    });
+    };
+    let changed = list(&edit);
     assert_eq!(
-        super::refused(changed.await),
-        super::said(tonic::Code::InvalidArgument, "PAGE_TOKEN_MISMATCH")
+        refused(changed.await),
+        said(Code::InvalidArgument, "PAGE_TOKEN_MISMATCH")
     );
 }

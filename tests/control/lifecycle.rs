@@ -77,7 +77,7 @@ async fn an_account_is_overdue_by_word_until_that_is_taken_back() {
     let marked = marked.unwrap().into_inner();
     let entry = marked.entry.unwrap();
     assert_eq!(
-        (entry.kind(), entry.amount),
+        (entry.kind(), entry.amount.clone()),
         (EntryKind::OverdueMarked, usd(0))
     );
     assert_eq!(
@@ -86,7 +86,7 @@ async fn an_account_is_overdue_by_word_until_that_is_taken_back() {
     );
     let account = marked.account.unwrap();
     assert_eq!(
-        (account.state(), account.debt),
+        (account.state(), account.debt.clone()),
         (AccountState::Overdue, usd(0))
     );
     assert_eq!(
@@ -187,7 +187,10 @@ async fn a_closed_account_takes_no_money_and_late_charges_still_land() {
         said(Code::FailedPrecondition, "ACCOUNT_CLOSED")
     );
     let late = api.late("a", "l", 2).await.account.unwrap();
-    assert_eq!((late.balance, late.state()), (usd(3), AccountState::Closed));
+    assert_eq!(
+        (late.balance.clone(), late.state()),
+        (usd(3), AccountState::Closed)
+    );
 }
 
 #[tokio::test]
@@ -363,7 +366,7 @@ async fn tier_and_recipients_are_set_and_bounded() {
         said(Code::NotFound, "TENANT_NOT_FOUND")
     );
     // A grace that outlasts the suspension is wrong as a whole.
-    let deadline = |hours| {
+    let deadline = |hours: i64| {
         Some(v1::Deadline {
             after: Some(prost_types::Duration {
                 seconds: hours * 3_600,

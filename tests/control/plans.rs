@@ -86,7 +86,11 @@ async fn a_plan_is_credit_of_its_own_and_counts_once() {
         ("vision", "points", PlanState::Active)
     );
     assert_eq!(
-        (plan.remaining, plan.lifetime_credit, plan.models),
+        (
+            plan.remaining.clone(),
+            plan.lifetime_credit.clone(),
+            plan.models
+        ),
         (points(100), points(100), vec!["flat".to_owned()])
     );
     assert_eq!(first.entry.unwrap().kind(), v1::EntryKind::PlanPurchase);
@@ -101,7 +105,7 @@ async fn a_plan_is_credit_of_its_own_and_counts_once() {
         ..buy("2", "o2", 50)
     };
     let more = client(&api).buy_plan(more).await.unwrap().into_inner();
-    assert_eq!(more.plan.unwrap().remaining, points(150));
+    assert_eq!(more.plan.unwrap().remaining.clone(), points(150));
     let other = client(&api).buy_plan(buy("1", "o1", 7)).await;
     assert_eq!(
         refused(other),
@@ -111,11 +115,11 @@ async fn a_plan_is_credit_of_its_own_and_counts_once() {
     assert_eq!(refused(order), said(Code::AlreadyExists, "ORDER_REUSED"));
     let account = api.get("a").await;
     assert_eq!(
-        (account.balance, account.cumulative_recharge),
+        (account.balance.clone(), account.cumulative_recharge.clone()),
         (usd(0), usd(0)),
         "no money moved"
     );
-    assert_eq!(account.plans[0].remaining, points(150));
+    assert_eq!(account.plans[0].remaining.clone(), points(150));
     // Its account is read by its name and changed by nobody.
     let purse = plan.purse_account_id;
     assert_eq!(api.get(&purse).await.unit, "points");
@@ -236,7 +240,7 @@ async fn money_is_bought_within_the_bounds_too() {
             }
         }
     }
-    assert_eq!(api.get("a").await.balance, usd(105));
+    assert_eq!(api.get("a").await.balance.clone(), usd(105));
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ async fn what_was_paid_and_is_left_less_what_was_invoiced_is_refunded() {
     assert_eq!(refused(unknown), said(Code::NotFound, "ORDER_NOT_FOUND"));
     let begun = client(&api).begin_refund(begin("b", "ref-1", &[])).await;
     let begun = begun.unwrap().into_inner();
-    assert_eq!(begun.refundable, usd(11));
+    assert_eq!(begun.refundable.clone(), usd(11));
     let account = begun.account.unwrap();
     assert_eq!(
         (account.state(), account.refusal_reason.as_str()),
@@ -105,17 +105,17 @@ async fn what_was_paid_and_is_left_less_what_was_invoiced_is_refunded() {
         .complete_refund(complete("c", "ref-1", true))
         .await;
     let done = done.unwrap().into_inner();
-    assert_eq!(done.refunded, usd(9));
+    assert_eq!(done.refunded.clone(), usd(9));
     let account = done.account.unwrap();
     assert_eq!(
-        (account.state(), account.balance),
+        (account.state(), account.balance.clone()),
         (AccountState::Closed, usd(4))
     );
     let again = client(&api)
         .complete_refund(complete("c", "ref-1", true))
         .await;
     let again = again.unwrap().into_inner();
-    assert_eq!((again.replayed, again.refunded), (true, usd(9)));
+    assert_eq!((again.replayed, again.refunded.clone()), (true, usd(9)));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn of_two_refunds_at_once_one_is_begun() {
         .account
         .unwrap();
     assert_eq!(
-        (account.state(), account.balance),
+        (account.state(), account.balance.clone()),
         (AccountState::Active, usd(22))
     );
 }
@@ -176,7 +176,7 @@ async fn what_is_in_flight_is_waited_for() {
     let done = client(&api)
         .complete_refund(complete("c", "ref", false))
         .await;
-    assert_eq!(done.unwrap().into_inner().refunded, usd(15));
+    assert_eq!(done.unwrap().into_inner().refunded.clone(), usd(15));
 }
 
 #[tokio::test]

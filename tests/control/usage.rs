@@ -45,7 +45,10 @@ async fn usage_is_there_as_soon_as_the_call_is_over_and_adds_up_to_the_spend() {
     assert_eq!((row.key_id.as_str(), row.model.as_str()), ("k-a", "flat"));
     assert_eq!(row.start_time.unwrap().seconds % 3_600, 0);
     let total = answer.total.unwrap();
-    assert_eq!((total.calls, total.exact_calls, total.cost), (2, 2, usd(2)));
+    assert_eq!(
+        (total.calls, total.exact_calls, total.cost.clone()),
+        (2, 2, usd(2))
+    );
     assert_eq!(api.get("a").await.spend, usd(2));
     let none = client(&api)
         .query_usage(query(|request| request.models = vec!["other".into()]))
@@ -317,11 +320,15 @@ async fn an_amount_buys_so_many_requests() {
             ("tokens", 10, false, price, 0)
         ]
     );
-    assert_eq!(answer.estimates[0].mean_cost, usd(1));
+    assert_eq!(answer.estimates[0].mean_cost.clone(), usd(1));
     // Without an amount, what is there; without models, those that were used.
     let own = ask(None, &[]).await.unwrap().into_inner();
     assert_eq!(
-        (own.amount, own.estimates.len(), own.estimates[0].requests),
+        (
+            own.amount.clone(),
+            own.estimates.len(),
+            own.estimates[0].requests
+        ),
         (usd(96), 1, 96)
     );
     assert_eq!(violations(ask(usd(-1), &[]).await), ["amount"]);
