@@ -129,14 +129,11 @@ fn decoded(text: &str) -> String {
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         let mut ahead = rest.clone();
+        let mut digit = || char::from(ahead.next()?).to_digit(16);
         let hex = (byte == b'%')
-            .then(|| {
-                [ahead.next()?, ahead.next()?]
-                    .map(char::from)
-                    .iter()
-                    .collect()
-            })
-            .and_then(|hex: Option<String>| u8::from_str_radix(&hex?, 16).ok());
+            .then(|| digit()?.checked_mul(16)?.checked_add(digit()?))
+            .flatten();
+        let hex = hex.and_then(|hex| u8::try_from(hex).ok());
         match hex {
             Some(byte) => {
                 bytes.push(byte);
