@@ -451,6 +451,7 @@ fn record(account: AccountId, number: usize) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
         budgets: Vec::new(),
     }
 }

@@ -4,9 +4,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 12] = [
-    "account", "amount", "credit", "event", "hold", "key", "ledger", "policy", "price", "sync",
-    "usage", "webhook",
+const FILES: [&str; 17] = [
+    "account", "amount", "credit", "event", "hold", "invoice", "key", "ledger", "licence", "plan",
+    "policy", "price", "refund", "sync", "tenant", "usage", "webhook",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

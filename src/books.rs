@@ -95,14 +95,38 @@ impl Books {
         overrides: crate::policy::Overrides,
         idempotency_key: Option<String>,
     ) -> Result<Done, CommandError> {
-        let policy = policy.unwrap_or_else(|| crate::catalog::DEFAULT_POLICY.into());
-        self.check_policy(&policy)?;
-        let name = name.unwrap_or_else(|| account.to_string());
-        let action = Action::Configure(Configure {
-            name: Some(name),
-            policy: Some(policy.clone()),
+        let configure = Configure {
+            name,
+            policy,
             overrides: Some(overrides),
             ..Configure::default()
+        };
+        self.open_as(account, unit, configure, idempotency_key)
+            .await
+    }
+
+    /// The same with all that an account can be configured with. Its name is its id, and its policy the default, if they are not given.
+    pub async fn open_as(
+        &self,
+        account: AccountId,
+        unit: String,
+        configure: Configure,
+        idempotency_key: Option<String>,
+    ) -> Result<Done, CommandError> {
+        self.check_names(&configure)?;
+        let Configure {
+            name,
+            policy,
+            overrides,
+            ..
+        } = configure.clone();
+        let policy = policy.unwrap_or_else(|| crate::catalog::DEFAULT_POLICY.into());
+        self.check_policy(&policy)?;
+        let action = Action::Configure(Configure {
+            name: Some(name.unwrap_or_else(|| account.to_string())),
+            policy: Some(policy.clone()),
+            overrides: Some(overrides.unwrap_or_default()),
+            ..configure
         });
         let command = Command {
             idempotency_key,

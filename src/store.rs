@@ -56,6 +56,9 @@ pub enum StoreError {
     /// No account of that name.
     #[error("there is no account `{0}` in the store")]
     NoAccount(AccountId),
+    /// It was purged: neither opened again nor put back.
+    #[error("account `{0}` was purged; its id is never used again")]
+    Purged(AccountId),
 }
 
 /// A book as read, with all that is needed to run a command on it.
@@ -329,6 +332,9 @@ pub struct KeyRecord {
     /// Model patterns it may use, as in the price book; empty is all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// The service that its calls belong to, for whoever looks at usage; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
     /// What its calls may cost in a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
@@ -348,6 +354,7 @@ impl KeyRecord {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
         }
     }
@@ -427,8 +434,22 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Snapshot>, StoreError>;
 
     /// Writes a book if its version is still the expected one; with it, or not at all, entries, events and claims. While the store's
-    /// history is younger than a lease only what is put back ([`Commit::restore`]) is taken; the rest is [`StoreError::Fenced`].
+    /// history is younger than a lease only what is put back ([`Commit::restore`]) is taken; the rest is [`StoreError::Fenced`]. Of an
+    /// account that was purged nothing is ever taken: [`StoreError::Purged`].
     async fn commit(&self, commit: Commit) -> Result<Stored, StoreError>;
+
+    /// Removes an account with all that is its own (book, keys, claims, entries, replicas' rows, usage) if its version is still the
+    /// expected one, and leaves a mark, so that nobody opens it again or puts it back. What the feed of events says of it stays there
+    /// until it is crowded out. Of one that was purged before, what is left is removed, whatever the version that is expected.
+    async fn purge(
+        &self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError>;
+
+    /// When an account was purged; `None` if it was not.
+    async fn purged(&self, account: &AccountId) -> Result<Option<Timestamp>, StoreError>;
 
     /// Carries out a replica's messages, each on its own; the answers in the same order.
     ///

@@ -106,6 +106,7 @@ impl World {
                 revoked: None,
                 qps: None,
                 models: Vec::new(),
+                service: String::new(),
                 budgets: Vec::new(),
             };
             let key = engine.load_key(None, &account, record);

@@ -186,7 +186,15 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
     let (stop_calls, calls_stopped) = watch::channel(false);
     let (stop_control, control_stopped) = watch::channel(false);
     let admin_source: Arc<dyn admin::Source> = core.clone();
-    let admin = admin::serve(&config.admin, admin_source, calls_stopped.clone()).await?;
+    let token = config.control.token.as_ref().map(|token| token.expose());
+    let view = control::View::new(Arc::clone(&core), token);
+    let admin = admin::serve(
+        &config.admin,
+        admin_source,
+        Some(view),
+        calls_stopped.clone(),
+    )
+    .await?;
     let control = control::serve(
         Arc::clone(&core),
         control_settings(&config),
@@ -392,5 +400,14 @@ fn control_settings(config: &Config) -> control::Settings {
             .map(|token| token.expose().to_owned()),
         tls,
         drain: config.shutdown.drain_max,
+        signing: config.licence_signing.as_ref().and_then(|signing| {
+            // The configuration is checked: there is one of that name.
+            let public_key = config.catalog.licence_keys.get(&signing.kid)?;
+            Some(control::Signing {
+                kid: signing.kid.clone(),
+                key_file: signing.key_file.clone(),
+                public_key: *public_key,
+            })
+        }),
     }
 }

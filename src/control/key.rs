@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::engine::digest;
 use crate::id::{AccountId, KeyId, NAME_BYTES_MAX};
 use crate::proto::convert::{
-    FieldError, account_id, key_id, label, shown, timestamp, timestamp_from,
+    FieldError, account_id, budgets, budgets_from, key_id, label, shown, timestamp, timestamp_from,
 };
 use crate::proto::v1::{self, key_service_server::KeyService};
 use crate::store::{KeyRecord, Stored};
@@ -31,12 +31,22 @@ const HINT_CHARS_MAX: usize = 6;
 /// How many patterns a key may have: every call walks them.
 const MODELS_MAX: usize = 100;
 
+/// The longest name of a service.
+const SERVICE_CHARS_MAX: usize = 64;
+
 /// How often a change is tried against faster writers: each lost try means that another change of the same account went
 /// through.
 const TRIES_MAX: u32 = 64;
 
 /// What an update may set.
-const FIELDS: [&str; 4] = ["display_name", "models", "qps", "expire_time"];
+const FIELDS: [&str; 6] = [
+    "display_name",
+    "models",
+    "qps",
+    "expire_time",
+    "service",
+    "budgets",
+];
 
 #[tonic::async_trait]
 impl KeyService for Control {
@@ -98,6 +108,7 @@ impl Control {
         if expires.is_some_and(|at| at <= now) {
             return Err(FieldError::invalid("key.expire_time", "is not after now").into());
         }
+        let unit = self.0.units.of(&account).await?;
         let key = KeyRecord {
             id,
             account: account.clone(),
@@ -109,7 +120,8 @@ impl Control {
             revoked: None,
             qps: checked_qps(sent.qps)?,
             models: checked_models(&sent.models)?,
-            budgets: Vec::new(),
+            service: checked_service(&sent.service)?,
+            budgets: budgets_from("key.budgets", &sent.budgets, &unit)?,
         };
         for _ in 0..TRIES_MAX {
             // The version first: if the keys change after that, the write finds out.
@@ -129,7 +141,7 @@ impl Control {
             if let Stored::At(_) = store.put_key(version, key.clone()).await? {
                 self.refresh(&account).await;
                 return Ok(v1::CreateKeyResponse {
-                    key: Some(wire(&key, now)),
+                    key: Some(wire(&key, &unit, now)),
                     secret,
                 });
             }
@@ -141,8 +153,9 @@ impl Control {
         let account = account_id("account_id", &request.account_id)?;
         let id = key_id("key_id", &request.key_id)?;
         let (_, key) = self.key(&account, &id).await?;
+        let unit = self.0.units.of(&account).await?;
         Ok(v1::GetKeyResponse {
-            key: Some(wire(&key, self.core().clock.now().wall)),
+            key: Some(wire(&key, &unit, self.core().clock.now().wall)),
         })
     }
 
@@ -159,7 +172,9 @@ impl Control {
         self.read(&account).await?;
         let mut keys = self.core().store.keys(&account).await?;
         keys.retain(|key| {
-            key.id.as_str() > after.as_str() && !(request.active_only && key.revoked.is_some())
+            key.id.as_str() > after.as_str()
+                && !(request.active_only && key.revoked.is_some())
+                && (request.service.is_empty() || request.service == key.service)
         });
         let more = cut(&mut keys, size);
         let next = keys
@@ -167,8 +182,9 @@ impl Control {
             .filter(|_| more)
             .map(|last| filter.token(&last.id));
         let now = self.core().clock.now().wall;
+        let unit = self.0.units.of(&account).await?;
         Ok(v1::ListKeysResponse {
-            keys: keys.iter().map(|key| wire(key, now)).collect(),
+            keys: keys.iter().map(|key| wire(key, &unit, now)).collect(),
             next_page_token: next.unwrap_or_default(),
         })
     }
@@ -186,12 +202,17 @@ impl Control {
             "display_name" => !sent.display_name.is_empty(),
             "models" => !sent.models.is_empty(),
             "qps" => sent.qps.is_some(),
+            "service" => !sent.service.is_empty(),
+            "budgets" => !sent.budgets.is_empty(),
             _ => sent.expire_time.is_some(),
         };
         let mask = Mask::new(request.update_mask.as_ref(), &FIELDS, present)?;
         let name = label("key.display_name", &sent.display_name)?;
         let models = checked_models(&sent.models)?;
         let qps = checked_qps(sent.qps)?;
+        let service = checked_service(&sent.service)?;
+        let unit = self.0.units.of(&account).await?;
+        let budgets = budgets_from("key.budgets", &sent.budgets, &unit)?;
         let expires = timestamp_from("key.expire_time", sent.expire_time.as_ref())?;
         let edit = |key: &KeyRecord| {
             let current = etag(key);
@@ -214,6 +235,12 @@ impl Control {
             }
             if mask.has("expire_time") {
                 key.expires = expires;
+            }
+            if mask.has("service") {
+                key.service.clone_from(&service);
+            }
+            if mask.has("budgets") {
+                key.budgets.clone_from(&budgets);
             }
             Ok(key)
         };
@@ -243,16 +270,17 @@ impl Control {
         id: &KeyId,
         edit: impl Fn(&KeyRecord) -> Result<KeyRecord, Fault> + Send + Sync,
     ) -> Result<v1::Key, Fault> {
+        let unit = self.0.units.of(account).await?;
         for _ in 0..TRIES_MAX {
             let (version, before) = self.key(account, id).await?;
             let after = edit(&before)?;
             let now = self.core().clock.now().wall;
             if after == before {
-                return Ok(wire(&after, now));
+                return Ok(wire(&after, &unit, now));
             }
             if let Stored::At(_) = self.core().store.put_key(version, after.clone()).await? {
                 self.refresh(account).await;
-                return Ok(wire(&after, now));
+                return Ok(wire(&after, &unit, now));
             }
         }
         Err(Fault::Contended(format!("account `{account}`")))
@@ -269,7 +297,7 @@ impl Control {
 }
 
 /// A key as it is shown.
-fn wire(key: &KeyRecord, now: Timestamp) -> v1::Key {
+fn wire(key: &KeyRecord, unit: &str, now: Timestamp) -> v1::Key {
     let state = if key.revoked.is_some() {
         v1::KeyState::Revoked
     } else if key.expires.is_some_and(|at| at <= now) {
@@ -289,6 +317,8 @@ fn wire(key: &KeyRecord, now: Timestamp) -> v1::Key {
         create_time: Some(timestamp(key.created)),
         revoke_time: key.revoked.map(timestamp),
         etag: etag(key),
+        service: key.service.clone(),
+        budgets: budgets(&key.budgets, unit),
     }
 }
 
@@ -337,10 +367,24 @@ fn checked_qps(qps: Option<u32>) -> Result<Option<u32>, FieldError> {
     }
 }
 
-fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
-    if models.len() > MODELS_MAX {
-        let problem = format!("has {} patterns; it may have {MODELS_MAX}", models.len());
-        return Err(FieldError::invalid("key.models", problem));
+fn checked_service(service: &str) -> Result<String, FieldError> {
+    let service = label("key.service", service)?;
+    if service.chars().count() > SERVICE_CHARS_MAX {
+        let problem = format!("is longer than {SERVICE_CHARS_MAX} characters");
+        return Err(FieldError::invalid("key.service", problem));
+    }
+    Ok(service)
+}
+
+/// Patterns of models, as keys, plans and licences have them.
+pub(super) fn patterns(
+    field: &str,
+    models: &[String],
+    most: usize,
+) -> Result<Vec<String>, FieldError> {
+    if models.len() > most {
+        let problem = format!("has {} patterns; it may have {most}", models.len());
+        return Err(FieldError::invalid(field, problem));
     }
     for (index, pattern) in models.iter().enumerate() {
         let stem = pattern.strip_suffix('*').unwrap_or(pattern);
@@ -352,10 +396,14 @@ fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
             let problem = format!(
                 "`{given}` must be a model's name, or a beginning of one with `*` at its end, such as `gpt-4o*`"
             );
-            return Err(FieldError::invalid(format!("key.models[{index}]"), problem));
+            return Err(FieldError::invalid(format!("{field}[{index}]"), problem));
         }
     }
     Ok(models.to_vec())
+}
+
+fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
+    patterns("key.models", models, MODELS_MAX)
 }
 
 #[cfg(test)]

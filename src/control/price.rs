@@ -6,7 +6,7 @@ use super::Control;
 use super::errors::{Fault, Thing, answer};
 use crate::catalog::{CatalogError, InForce};
 use crate::pricing::Price;
-use crate::proto::convert::{FieldError, price, price_from};
+use crate::proto::convert::{FieldError, price, price_from, unit};
 use crate::proto::v1::{self, price_service_server::PriceService};
 
 /// How often an edit is tried against faster writers, if it names no etag: prices are edited by people.
@@ -117,16 +117,29 @@ impl Control {
         if pattern.is_empty() {
             return Err(FieldError::missing("pattern", "the pattern whose price was set").into());
         }
+        let asked = match request.unit.as_str() {
+            "" => None,
+            text => Some(unit("unit", text)?),
+        };
+        let meant = |other: &Price| {
+            other.pattern == pattern && asked.as_ref().is_none_or(|asked| *asked == other.unit)
+        };
         let without = |current: &InForce| {
             let mut prices = current.stored.prices.clone();
-            prices.retain(|other| other.pattern != pattern);
+            let found: Vec<&str> = prices
+                .iter()
+                .filter(|price| meant(price))
+                .map(|price| price.unit.as_str())
+                .collect();
+            if found.len() > 1 {
+                let what = format!("the pattern has a price in each of {}", found.join(", "));
+                return Err(FieldError::missing("unit", &what).into());
+            }
+            prices.retain(|other| !meant(other));
             if prices.len() < current.stored.prices.len() {
                 return Ok(prices);
             }
-            let configured = current
-                .prices
-                .prices()
-                .any(|other| other.pattern == pattern);
+            let configured = current.prices.prices().any(|other| meant(other));
             Err(if configured {
                 Fault::PriceConfigured(pattern.clone())
             } else {

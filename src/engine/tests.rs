@@ -58,6 +58,7 @@ impl Bench {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
         };
         edit(&mut record);

@@ -577,6 +577,15 @@ impl Sync {
         Ok(())
     }
 
+    pub(super) async fn give_back(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
+        self.flush(account).await?;
+        if let Some(entry) = self.entry(account) {
+            self.publish(std::slice::from_ref(&entry), Give::Money)
+                .await?;
+        }
+        self.note(self.store.tell_scarce(account, Scarce::Money).await)
+    }
+
     /// Takes up a book, and the keys that were read after it.
     pub(super) fn take_in(&self, entry: &Entry, snapshot: Snapshot, keys: Vec<KeyRecord>) {
         let mut line = entry.line();

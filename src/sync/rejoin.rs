@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::Sync;
+use super::{Entry, Sync};
 use crate::books::remember::{PutBack, Stands};
 use crate::id::AccountId;
 use crate::store::{History, KeyRecord, Snapshot, StoreError, Stored};
@@ -34,7 +34,9 @@ impl Sync {
             // Asked first: what is read may be of a later history, and is then compared once more.
             let history = self.store.history(id).await?;
             let Some(snapshot) = self.note(self.store.read(id, &[]).await)? else {
-                self.missing(id);
+                if !self.bury_if_purged(id).await? {
+                    self.missing(id);
+                }
                 return Ok(());
             };
             let keys = self.note(self.store.keys(id).await)?;
@@ -95,9 +97,28 @@ impl Sync {
         Ok(self.books.learn(stands, history, compared).await)
     }
 
+    /// Lets go of an account, and of what is remembered of it, if it is not in the store because it was purged there.
+    pub(super) async fn bury_if_purged(&self, id: &AccountId) -> Result<bool, StoreError> {
+        if self.note(self.store.purged(id).await)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(entry) = self.entry(id) {
+            // Calls that are still in flight settle into cells that nobody publishes.
+            self.engine.unload(&entry.account);
+            let same = |_: &AccountId, current: &mut Arc<Entry>| Arc::ptr_eq(current, &entry);
+            self.lines.remove_if_mut(id, same);
+            entry.changed.notify_waiters();
+        }
+        self.books.recall.forget(id).await;
+        Ok(true)
+    }
+
     /// Compares an account with what this replica remembers of it, and puts back what the store lacks. Returns in which history.
     pub(super) async fn rejoin(&self, id: &AccountId) -> Result<Option<History>, StoreError> {
         let history = self.store.history(id).await?;
+        if self.note(self.store.read(id, &[]).await)?.is_none() && self.bury_if_purged(id).await? {
+            return Ok(None);
+        }
         let Some(mut ours) = self.books.recall.get(id).await else {
             return Ok(None);
         };

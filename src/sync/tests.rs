@@ -32,6 +32,7 @@ fn record(account: &AccountId, secret: &str) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
         budgets: Vec::new(),
     }
 }

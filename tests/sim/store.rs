@@ -343,6 +343,7 @@ fn opened(account: usize, money: i64, policy: &Policy, overrides: &Overrides) ->
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
         };
         desk.put_key(desk.head.version, record);

@@ -212,6 +212,7 @@ impl Node {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
         };
         edit(&mut key);

@@ -27,6 +27,7 @@ fn key(name: &str) -> KeyRecord {
         qps: None,
         models: Vec::new(),
         budgets: Vec::new(),
+        service: None,
     }
 }
 

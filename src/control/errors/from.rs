@@ -23,29 +23,14 @@ impl From<StoreError> for Fault {
             StoreError::Fenced(wait) => Self::Fenced(error.to_string(), wait),
             StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
             StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
+            StoreError::Purged(account) => Self::Purged(account),
         }
     }
 }
 
 impl From<Rejected> for Fault {
     fn from(rejected: Rejected) -> Self {
-        let message = rejected.to_string();
-        match rejected {
-            Rejected::NotPositive(_) | Rejected::NoAmount => {
-                Self::Field(FieldError::invalid("amount", message))
-            }
-            Rejected::NoNote => Self::Field(FieldError::missing(
-                "note",
-                "say why the balance is adjusted",
-            )),
-            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
-            Rejected::OutOfRange => Self::OutOfRange,
-            Rejected::TooManyBlocks => Self::BlocksLimit(message),
-            other => match other.field() {
-                Some(field) => Self::Field(FieldError::invalid(field, message)),
-                None => Self::NotNow(other.reason(), message),
-            },
-        }
+        Self::Rejected(Box::new(rejected))
     }
 }
 
@@ -57,10 +42,10 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::NoTenant(name, known) => Self::NoTenant { name, known },
             CommandError::Overrides(_) => {
                 Self::Field(FieldError::invalid("account.overrides", error.to_string()))
             }
-            CommandError::NoTenant(name, _) => Self::NotFound(Thing::Tenant, name),
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }

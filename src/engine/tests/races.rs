@@ -47,6 +47,7 @@ fn small(policy: Policy) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
         budgets: Vec::new(),
     };
     let key = Arc::new(Key::new(Arc::clone(&account), record));

@@ -57,6 +57,7 @@ fn small(unsettled: Unsettled) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
         budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);

@@ -5,10 +5,11 @@
 --      good, if there is no book yet, 7 channel, 8 what is told there, 9 number of entries, 10 number of events, 11… entries, then
 --      events, then claims: name, claim; and before all of these, whether what was lost is put back, for how much longer the history
 --      is fenced, and the time of a lease, both in ms
--- Answers 'at', 'conflict', 'range', 'gap', or 'fenced' with for how much longer, in ms.
+-- Answers 'at', 'conflict', 'range', 'gap', 'purged', or 'fenced' with for how much longer, in ms.
 local head, ledger, claims, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local restores = table.remove(ARGV, 1) == '1'
 local fence, lease = tonumber(table.remove(ARGV, 1)), tonumber(table.remove(ARGV, 1))
+if redis.call('HEXISTS', head, 'purged') == 1 then return 'purged' end
 
 local function now()
   local time = redis.call('TIME')

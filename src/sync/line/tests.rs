@@ -87,6 +87,7 @@ fn bench(money: i64) -> Bench {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
         budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);
