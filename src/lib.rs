@@ -106,6 +106,8 @@
 //!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
 //!   that, under the ids that come next there; such an id may have stood for another event before the loss.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
+//! - **A purge is the store's**: what an account's replicas counted stays in their data directories as sums that nobody asks for, events of it
+//!   stay in the feed until they are crowded out, and a store that falls back to before it has the account again.
 //! - **There is no planner** (`tollgate simulate`) yet.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
 //! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
