@@ -119,6 +119,8 @@
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
 //! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
+//! - **A purge is the store's**: what an account's replicas counted stays in their data directories as sums that nobody asks for, events of it
+//!   stay in the feed until they are crowded out, and a store that falls back to before it has the account again.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
 
 pub mod admin;
