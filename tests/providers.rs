@@ -3,7 +3,13 @@
 //! Each goes through the edges that everybody uses, the proxy and the control API, on a clock that the test moves. Where the billing
 //! backend carries a rule out, its test is about what the sidecar offers it for that.
 
-pub(crate) mod backend;
-pub(crate) mod world;
+mod acts;
+mod backend;
+mod world;
 
+mod ai12z;
+mod alibaba_visual;
+mod common;
+mod openai_prepaid;
+mod tencent_apigw;
 mod xiaomi_mimo;

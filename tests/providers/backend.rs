@@ -191,11 +191,15 @@ impl World {
 
     /// A charge that comes after its call was over, with what follows from it.
     pub(crate) async fn late(&self, amount: &str) -> v1::Entry {
+        self.late_for("a", amount).await
+    }
+
+    pub(crate) async fn late_for(&self, account: &str, amount: &str) -> v1::Entry {
         let request = v1::LateChargeRequest {
-            account_id: "a".into(),
+            account_id: account.into(),
             request_id: self.id("r"),
             amount: money(amount),
-            key_id: "k-a".into(),
+            key_id: "k-of-the-call".into(),
             model: "flat".into(),
             note: String::new(),
         };

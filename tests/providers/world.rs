@@ -160,6 +160,11 @@ impl World {
         self.mark.set(self.now());
     }
 
+    /// The instant from which [`World::at`] counts.
+    pub(super) fn marked(&self) -> Timestamp {
+        self.mark.get()
+    }
+
     /// Moves the clock to so many nano-seconds after the mark.
     pub(crate) fn at(&self, offset: i64) {
         let by = self.mark.get().nanos() + offset - self.now().nanos();
@@ -181,8 +186,13 @@ impl World {
 
     /// The same with another secret, for an answer of so many tokens.
     pub(crate) async fn call_as(&self, secret: &str, model: &str, tokens: u64) -> Seen {
+        self.call_with(secret, model, 0, tokens).await
+    }
+
+    /// The same with so many tokens in the question too.
+    pub(crate) async fn call_with(&self, secret: &str, model: &str, input: u64, output: u64) -> Seen {
         let charges = self.charges().await;
-        let request = request(secret, model, tokens, false);
+        let request = request(secret, model, (input, output), false);
         let seen = Seen(http::call(self.running.proxy_addr, request).await);
         if seen.0.status() == 200 {
             self.charged(charges + 1).await;
@@ -203,7 +213,7 @@ impl World {
         let waiting = self.upstream.waiting();
         let (to, request) = (
             self.running.proxy_addr,
-            request("sk-caller-a", model, tokens, true),
+            request("sk-caller-a", model, (0, tokens), true),
         );
         let call = tokio::spawn(async move { http::call(to, request).await });
         until("the upstream has the call", async || {
@@ -241,6 +251,43 @@ impl World {
     pub(crate) async fn check_now(&self, model: &str, want: &str) {
         let seen = self.call(model).await;
         assert_eq!(seen.said(), want, "{model}: {seen:?}");
+    }
+
+    /// How many of so many calls in one instant pass; the others are too many for the rate.
+    pub(crate) async fn passes(&self, model: &str, calls: usize) -> usize {
+        let mut passed = 0;
+        for _ in 0..calls {
+            match self.call(model).await.said() {
+                PASSES => passed += 1,
+                "QPS_EXCEEDED" | "INSUFFICIENT_BALANCE" => {}
+                other => panic!("{other}"),
+            }
+        }
+        passed
+    }
+
+    /// Waits until so many events of a kind were sent, without any call: the node sees to it by itself. There are no more then.
+    pub(crate) async fn told(&self, kind: &str, times: usize) -> Vec<v1::Event> {
+        let what = format!("{times} x {kind}");
+        let events = until(&what, async || {
+            let events = self.events(kind).await;
+            (events.len() >= times).then_some(events)
+        })
+        .await;
+        assert_eq!(events.len(), times, "{kind}: {events:?}");
+        events
+    }
+
+    /// Waits until a hold has ended by itself: its time is over.
+    pub(crate) async fn expired(&self, hold: &str) {
+        let core = &self.running.core;
+        until(&format!("hold {hold} expires"), async || {
+            let account = AccountId::new("a").unwrap();
+            let held = core.sync.live(&account).held;
+            (held == tollgate::money::Amount::ZERO).then_some(())
+        })
+        .await;
+        self.quiet().await;
     }
 
     /// Publishes, and waits until all that follows is written down and known here. The node does it by itself; here it is awaited.
@@ -309,9 +356,9 @@ impl Seen {
 }
 
 /// A call of a chat. The upstream does as its body says: an answer of so many tokens, at once or when it is told to.
-pub(crate) fn request(secret: &str, model: &str, tokens: u64, waits: bool) -> String {
+pub(crate) fn request(secret: &str, model: &str, tokens: (u64, u64), waits: bool) -> String {
     let message = json!({"role": "user", "content": "hi"});
-    let body = json!({"model": model, "messages": [message], "tokens": tokens, "waits": waits});
+    let body = json!({"model": model, "messages": [message], "input": tokens.0, "output": tokens.1, "waits": waits});
     let (body, path) = (body.to_string(), "/v1/chat/completions");
     let length = body.len();
     format!(
@@ -370,9 +417,8 @@ async fn serve(
                 return;
             }
         }
-        let tokens = asked["tokens"].as_u64().unwrap();
-        let usage =
-            json!({"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens});
+        let [input, output] = ["input", "output"].map(|name| asked[name].as_u64().unwrap());
+        let usage = json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
         let message = json!({"role": "assistant", "content": "hello"});
         let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
         let body = json!({"object": "chat.completion", "model": asked["model"], "choices": [choice], "usage": usage})
