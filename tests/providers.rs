@@ -5,6 +5,8 @@
 
 mod acts;
 mod backend;
+mod stories;
+mod table;
 mod world;
 
 mod ai12z;

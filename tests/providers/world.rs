@@ -115,7 +115,8 @@ impl World {
         world
     }
 
-    async fn empty(preset: &str, more: &str) -> Self {
+    /// A node without any account.
+    pub(super) async fn empty(preset: &str, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let upstream = Upstream::start().await;
         let written = CONFIG
