@@ -378,6 +378,7 @@ fn record(account: AccountId, number: usize) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     }
 }
 

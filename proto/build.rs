@@ -4,9 +4,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 11] = [
-    "account", "amount", "credit", "event", "hold", "key", "ledger", "policy", "price", "sync",
-    "usage",
+const FILES: [&str; 16] = [
+    "account", "amount", "credit", "event", "hold", "invoice", "key", "ledger", "licence", "plan",
+    "policy", "price", "refund", "sync", "tenant", "usage",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -80,13 +80,17 @@ impl Core {
         let counters = counters.unwrap_or_else(Counters::in_memory);
         let engine = Engine::new(random()?, bounds, counters);
         let recall = local.map(Recall::on_disk).unwrap_or_default();
-        let (prices, policies) = (
+        let (prices, policies, tenants) = (
             recall.named(catalog::PRICES),
             recall.named(catalog::POLICIES),
+            recall.named(catalog::TENANTS),
         );
-        if let Err(error) = catalog.begin_with(prices, policies) {
-            tracing::error!(%error, "the prices and policies that are remembered are wrong; the configured ones apply");
+        if let Err(error) = catalog.begin_with(prices, policies, tenants) {
+            tracing::error!(%error, "the prices, policies and tenants that are remembered are wrong; the configured ones apply");
         }
+        catalog
+            .licences()
+            .begin_with(recall.named(catalog::LICENCES));
         let books = Books::new(
             Arc::clone(&store),
             Arc::clone(&catalog),

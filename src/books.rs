@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::id::AccountId;
-use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Rejected, Seen, apply};
-use crate::policy::Overrides;
+pub use crate::ledger::Configure;
+use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Given, Rejected, Seen, apply};
 use crate::store::{Commit, Snapshot, Store, StoreError, Stored};
 use recall::Recall;
 
@@ -28,21 +28,10 @@ pub struct Books {
     pub(crate) recall: Recall,
 }
 
-/// Other rules for an account: see [`Action::Configure`]. A field that is `None` is left as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Configure {
-    /// The name that people see.
-    pub name: Option<String>,
-    /// The policy by name.
-    pub policy: Option<String>,
-    /// What this account has otherwise, whole.
-    pub overrides: Option<Overrides>,
-}
-
 /// What became of a command.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// Its entry; for a repeated command, the one it got the first time. `None` if there was nothing to write down.
+    /// Its entry; for a repeated command, the one it got the first time. `None` if it wrote none, as when nobody asked.
     pub entry: Option<Entry>,
     /// It had been carried out before and changed nothing now.
     pub replayed: bool,
@@ -68,6 +57,9 @@ pub enum CommandError {
     /// No policy of that name.
     #[error("there is no policy `{0}`; the known ones are: {1}")]
     NoPolicy(String, String),
+    /// No tenant of that name.
+    #[error("there is no tenant `{0}`; the known ones are: {1}")]
+    NoTenant(String, String),
     /// Too many others wrote at the same time.
     #[error("account `{0}` is being changed by too many at once; try again")]
     Contended(AccountId),
@@ -94,17 +86,42 @@ impl Books {
         unit: String,
         name: Option<String>,
         policy: Option<String>,
-        overrides: Overrides,
+        overrides: crate::policy::Overrides,
         idempotency_key: Option<String>,
     ) -> Result<Done, CommandError> {
+        let configure = Configure {
+            name,
+            policy,
+            overrides: Some(overrides),
+            ..Configure::default()
+        };
+        self.open_as(account, unit, configure, idempotency_key)
+            .await
+    }
+
+    /// The same with all that an account can be configured with. Its name is its id, and its policy the default, if they are not given.
+    pub async fn open_as(
+        &self,
+        account: AccountId,
+        unit: String,
+        configure: Configure,
+        idempotency_key: Option<String>,
+    ) -> Result<Done, CommandError> {
+        self.check_names(&configure)?;
+        let Configure {
+            name,
+            policy,
+            overrides,
+            ..
+        } = configure.clone();
         let policy = policy.unwrap_or_else(|| crate::catalog::DEFAULT_POLICY.into());
         self.check_policy(&policy)?;
-        let name = name.unwrap_or_else(|| account.to_string());
-        let action = Action::Configure {
-            name: Some(name),
+        let action = Action::Configure(Configure {
+            name: Some(name.unwrap_or_else(|| account.to_string())),
             policy: Some(policy.clone()),
-            overrides: Some(overrides),
-        };
+            overrides: Some(overrides.unwrap_or_default()),
+            ..configure
+        });
         let command = Command {
             idempotency_key,
             action,
@@ -137,12 +154,8 @@ impl Books {
     ///
     /// Dropping the future may leave it carried out or not; the same command under the same key then gives the answer.
     pub async fn run(&self, account: &AccountId, command: Command) -> Result<Done, CommandError> {
-        if let Action::Configure {
-            policy: Some(policy),
-            ..
-        } = &command.action
-        {
-            self.check_policy(policy)?;
+        if let Action::Configure(configure) = &command.action {
+            self.check_names(configure)?;
         }
         let claims = command.claims();
         for _ in 0..TRIES_MAX {
@@ -180,22 +193,11 @@ impl Books {
             let read = self.store.read(account, &[]).await;
             let read = read.map_err(CommandError::from)?;
             let snapshot = read.ok_or_else(|| CommandError::from(self.recall.missing(account)))?;
-            let Configure {
-                name,
-                policy,
-                overrides,
-            } = edit(&snapshot.book)?;
-            if let Some(policy) = &policy {
-                self.check_policy(policy)?;
-            }
-            let action = Action::Configure {
-                name,
-                policy,
-                overrides,
-            };
+            let configure = edit(&snapshot.book)?;
+            self.check_names(&configure)?;
             let command = Command {
                 idempotency_key: None,
-                action,
+                action: Action::Configure(configure),
             };
             if let Some(done) = self.attempt(snapshot, &command).await? {
                 return Ok(done);
@@ -211,22 +213,21 @@ impl Books {
         command: &Command,
     ) -> Result<Option<Done>, CommandError> {
         // The command may name another policy: its rules apply to the very entry that names it.
-        let mut named = read.book.clone();
-        if let Action::Configure {
-            policy, overrides, ..
-        } = &command.action
-        {
-            named.policy = policy.clone().unwrap_or(named.policy);
-            named.overrides = overrides.clone().unwrap_or(named.overrides);
-        }
-        let policy = self.catalog.policy_of(&named);
+        let policy = self.catalog.policy_of(&command.named(&read.book));
         let now = self.clock.now().wall;
+        let corrects = self.corrected(&read.book, command).await?;
+        let given = Given {
+            spent: read.spent(),
+            corrects: corrects.as_ref(),
+        };
+        let applied = apply(&read.book, given, command, &policy, now)?;
+        let entry = applied.answer().cloned();
         let Applied {
             book,
             entries,
             events,
             credit_delta,
-        } = apply(&read.book, read.spend, command, &policy, now)?;
+        } = applied;
         if book == read.book {
             return Ok(Some(Done {
                 entry: None,
@@ -234,7 +235,6 @@ impl Books {
                 snapshot: read,
             }));
         }
-        let entry = entries.last().cloned();
         let claim = |name| {
             let fingerprint = command.fingerprint();
             entry
@@ -271,17 +271,44 @@ impl Books {
         }))
     }
 
+    /// The entry that a correction names; `None` for other commands, and if there is none.
+    async fn corrected(&self, book: &Book, command: &Command) -> Result<Option<Entry>, StoreError> {
+        let Action::Correct { sequence, .. } = command.action else {
+            return Ok(None);
+        };
+        let Some(after) = sequence.checked_sub(1) else {
+            return Ok(None);
+        };
+        let mut entries = self.store.entries(&book.account, after, 1).await?;
+        entries.retain(|entry| entry.sequence == sequence);
+        Ok(entries.pop())
+    }
+
     /// Why an account is not in the store: because there is none, or because the store has lost it.
     pub fn missing(&self, account: &AccountId) -> StoreError {
         self.recall.missing(account)
     }
 
+    fn check_names(&self, configure: &Configure) -> Result<(), CommandError> {
+        if let Some(policy) = &configure.policy {
+            self.check_policy(policy)?;
+        }
+        let current = self.catalog.current();
+        match &configure.tenant {
+            Some(tenant) if !tenant.is_empty() && !current.tenants.contains_key(tenant) => {
+                let known: Vec<_> = current.tenants.keys().map(String::as_str).collect();
+                Err(CommandError::NoTenant(tenant.clone(), known.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_policy(&self, name: &str) -> Result<(), CommandError> {
         let current = self.catalog.current();
-        if current.policies.contains_key(name) {
+        if current.policy(name).is_some() {
             return Ok(());
         }
-        let known: Vec<_> = current.policies.keys().map(String::as_str).collect();
+        let known: Vec<_> = current.policy_names().collect();
         Err(CommandError::NoPolicy(name.into(), known.join(", ")))
     }
 }

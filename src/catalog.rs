@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::Book;
-use crate::policy::Policy;
+use crate::licence::{self, LICENCES_MAX};
+use crate::policy::{Overrides, Policy};
 use crate::pricing::{Price, PriceBook, PriceError};
 use crate::store::{Store, StoreError, Stored};
+
+mod licences;
+pub mod presets;
+
+pub use licences::{LICENCES, Licences, StoredLicences};
 
 /// The name of the document that holds the prices set through the control API: a JSON list of [`Price`].
 pub const PRICES: &str = "prices";
@@ -19,17 +25,35 @@ pub const PRICES: &str = "prices";
 /// The name of the document that holds the policies set through the control API: a JSON object of [`Policy`] by name.
 pub const POLICIES: &str = "policies";
 
+/// The name of the document that holds the tenants set through the control API: a JSON object of [`Tenant`] by name.
+pub const TENANTS: &str = "tenants";
+
 /// The policy of accounts that name none, or one that is gone.
 pub const DEFAULT_POLICY: &str = "default";
 
 /// How many policies there may be: each is a choice that people make and name.
 pub const POLICIES_MAX: usize = 1_000;
 
+/// How many tenants there may be: each is a partner with an agreement of its own.
+pub const TENANTS_MAX: usize = 10_000;
+
+/// A partner whose agreement overrides what accounts have otherwise (A2-6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tenant {
+    /// The policy of its accounts that name none; `None` is the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// What they have otherwise than that.
+    pub overrides: Overrides,
+}
+
 /// What is in force now.
 #[derive(Debug)]
 pub struct Catalog {
     configured: Layer,
     current: ArcSwap<InForce>,
+    licences: Licences,
     /// One reads the store at a time, or an older reading could take the place of a newer one. Waiting for it is bounded by the
     /// store's own time-outs.
     loading: tokio::sync::Mutex<()>,
@@ -38,10 +62,14 @@ pub struct Catalog {
 /// Prices and policies of one origin.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    /// Prices, one for each pattern.
+    /// Prices, one for each pattern in each unit.
     pub prices: Vec<Price>,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Tenants by name.
+    pub tenants: BTreeMap<String, Tenant>,
+    /// The keys to check licences with, by name; of the configuration alone.
+    pub licence_keys: licence::Keys,
 }
 
 /// One consistent set of prices and policies.
@@ -53,8 +81,44 @@ pub struct InForce {
     pub policies: BTreeMap<String, Policy>,
     /// The version of the store's document of policies, 0 if it has none.
     pub policies_version: u64,
+    /// All tenants.
+    pub tenants: BTreeMap<String, Tenant>,
+    /// The version of the store's document of tenants, 0 if it has none.
+    pub tenants_version: u64,
     /// What the store itself holds: what an edit starts from.
     pub stored: Layer,
+}
+
+impl InForce {
+    /// The policy of a name: one that was set, or a preset.
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.get(name).or_else(|| presets::all().get(name))
+    }
+
+    /// The names of all policies, presets among them.
+    pub fn policy_names(&self) -> impl Iterator<Item = &str> {
+        let presets = presets::all().keys();
+        let presets = presets.filter(|name| !self.policies.contains_key(*name));
+        self.policies.keys().chain(presets).map(String::as_str)
+    }
+
+    /// The policy of a book: the account's overrides, over the policy that the account names, or else its tenant's overrides, over the
+    /// tenant's policy, or else the default (A2-6).
+    pub fn policy_of(&self, book: &Book) -> Policy {
+        let default = Policy::default();
+        let named = |name: &str| self.policy(name).filter(|_| name != DEFAULT_POLICY);
+        let fallback = || self.policy(DEFAULT_POLICY).unwrap_or(&default);
+        if let Some(policy) = named(&book.policy) {
+            return book.overrides.over(policy);
+        }
+        let tenant = book.tenant.as_ref().and_then(|name| self.tenants.get(name));
+        let Some(tenant) = tenant else {
+            return book.overrides.over(fallback());
+        };
+        let policy = tenant.policy.as_ref().and_then(|name| named(name));
+        let policy = policy.unwrap_or_else(fallback);
+        book.overrides.over(&tenant.overrides.over(policy))
+    }
 }
 
 /// Why a change of prices or policies is not carried out.
@@ -66,9 +130,20 @@ pub enum CatalogError {
     /// A policy is wrong: each problem names its field.
     #[error("policy `{0}`: {1}")]
     Policy(String, String),
+    /// A tenant is wrong: each problem names its field.
+    #[error("tenant `{0}`: {1}")]
+    Tenant(String, String),
+    /// More tenants than there may be.
+    #[error("there are {0} tenants; there may be at most {TENANTS_MAX}")]
+    TooManyTenants(usize),
     /// More policies than there may be.
     #[error("there are {0} policies; there may be at most {POLICIES_MAX}")]
     TooManyPolicies(usize),
+    /// More licences than are kept.
+    #[error(
+        "there are {0} issued licences; at most {LICENCES_MAX} are kept: leave out those that have expired"
+    )]
+    TooManyLicences(usize),
     /// Somebody else changed them since they were read.
     #[error("the version is not {0} any more; read again and repeat the change")]
     Conflict(u64),
@@ -80,8 +155,9 @@ pub enum CatalogError {
 impl Catalog {
     /// What the configuration says, until [`Catalog::load`] has read the store.
     pub fn new(configured: Layer) -> Result<Self, CatalogError> {
-        let current = merge(&configured, Layer::default(), 0, 0)?;
+        let current = merge(&configured, Layer::default(), Versions::default())?;
         Ok(Self {
+            licences: Licences::new(configured.licence_keys.clone()),
             configured,
             current: ArcSwap::from_pointee(current),
             loading: tokio::sync::Mutex::default(),
@@ -93,11 +169,23 @@ impl Catalog {
         &self,
         prices: Option<(u64, Vec<Price>)>,
         policies: Option<(u64, BTreeMap<String, Policy>)>,
+        tenants: Option<(u64, BTreeMap<String, Tenant>)>,
     ) -> Result<(), CatalogError> {
         let (prices_version, prices) = prices.unwrap_or_default();
         let (policies_version, policies) = policies.unwrap_or_default();
-        let stored = Layer { prices, policies };
-        let merged = merge(&self.configured, stored, prices_version, policies_version)?;
+        let (tenants_version, tenants) = tenants.unwrap_or_default();
+        let stored = Layer {
+            prices,
+            policies,
+            tenants,
+            ..Layer::default()
+        };
+        let versions = Versions {
+            prices: prices_version,
+            policies: policies_version,
+            tenants: tenants_version,
+        };
+        let merged = merge(&self.configured, stored, versions)?;
         self.current.store(Arc::new(merged));
         Ok(())
     }
@@ -107,14 +195,9 @@ impl Catalog {
         self.current.load()
     }
 
-    /// The policy of a book, with the account's own fields put over it.
+    /// The policy of a book: see [`InForce::policy_of`].
     pub fn policy_of(&self, book: &Book) -> Policy {
-        let current = self.current.load();
-        let named = current
-            .policies
-            .get(&book.policy)
-            .or_else(|| current.policies.get(DEFAULT_POLICY));
-        book.overrides.over(named.unwrap_or(&Policy::default()))
+        self.current.load().policy_of(book)
     }
 
     /// Reads the store's part again. What was in force stays if the store's part is wrong or away; a part that is older than what was
@@ -126,13 +209,22 @@ impl Catalog {
         let (prices_version, prices) = document(store, PRICES, version, body).await?;
         let (version, body) = (known.policies_version, &known.stored.policies);
         let (policies_version, policies) = document(store, POLICIES, version, body).await?;
-        let stored = Layer { prices, policies };
-        self.current.store(Arc::new(merge(
-            &self.configured,
-            stored,
-            prices_version,
-            policies_version,
-        )?));
+        let (version, body) = (known.tenants_version, &known.stored.tenants);
+        let (tenants_version, tenants) = document(store, TENANTS, version, body).await?;
+        let stored = Layer {
+            prices,
+            policies,
+            tenants,
+            ..Layer::default()
+        };
+        let versions = Versions {
+            prices: prices_version,
+            policies: policies_version,
+            tenants: tenants_version,
+        };
+        let merged = merge(&self.configured, stored, versions)?;
+        self.current.store(Arc::new(merged));
+        self.licences.load(store).await?;
         Ok(())
     }
 
@@ -149,7 +241,7 @@ impl Catalog {
             prices: prices.clone(),
             ..Layer::default()
         };
-        merge(&self.configured, stored, 0, 0)?;
+        merge(&self.configured, stored, Versions::default())?;
         self.put(store, PRICES, expected, &prices).await
     }
 
@@ -162,6 +254,19 @@ impl Catalog {
     ) -> Result<u64, CatalogError> {
         check_policies(&policies)?;
         self.put(store, POLICIES, expected, &policies).await
+    }
+
+    /// Replaces the store's tenants, if their version is still `expected`. Returns the new version.
+    pub async fn set_tenants(
+        &self,
+        store: &dyn Store,
+        expected: u64,
+        tenants: BTreeMap<String, Tenant>,
+    ) -> Result<u64, CatalogError> {
+        let current = self.current();
+        check_tenants(&tenants, |name| current.policy(name).is_some())?;
+        drop(current);
+        self.put(store, TENANTS, expected, &tenants).await
     }
 
     async fn put(
@@ -219,34 +324,65 @@ where
     }
 }
 
-fn merge(
-    configured: &Layer,
-    stored: Layer,
-    prices_version: u64,
-    policies_version: u64,
-) -> Result<InForce, CatalogError> {
+/// Of the store's documents; 0 for one that it has not.
+#[derive(Clone, Copy, Default)]
+struct Versions {
+    prices: u64,
+    policies: u64,
+    tenants: u64,
+}
+
+fn merge(configured: &Layer, stored: Layer, versions: Versions) -> Result<InForce, CatalogError> {
     check_policies(&configured.policies)?;
     check_policies(&stored.policies)?;
     let overridden = |price: &&Price| {
         stored
             .prices
             .iter()
-            .all(|other| other.pattern != price.pattern)
+            .all(|other| (&other.pattern, &other.unit) != (&price.pattern, &price.unit))
     };
     let configured_prices = configured.prices.iter().filter(overridden);
     let prices = PriceBook::new(
-        prices_version,
+        versions.prices,
         configured_prices.chain(&stored.prices).cloned().collect(),
     )?;
     let mut policies = BTreeMap::from([(DEFAULT_POLICY.to_owned(), Policy::default())]);
     policies.extend(configured.policies.clone());
     policies.extend(stored.policies.clone());
-    Ok(InForce {
+    let mut tenants = configured.tenants.clone();
+    tenants.extend(stored.tenants.clone());
+    let merged = InForce {
         prices,
         policies,
-        policies_version,
+        policies_version: versions.policies,
+        tenants,
+        tenants_version: versions.tenants,
         stored,
-    })
+    };
+    // A policy may have been removed under a tenant that the store holds: it falls back to the default, as an account does.
+    check_tenants(&configured.tenants, |name| merged.policy(name).is_some())?;
+    check_tenants(&merged.tenants, |_| true)?;
+    Ok(merged)
+}
+
+fn check_tenants(
+    tenants: &BTreeMap<String, Tenant>,
+    known: impl Fn(&str) -> bool,
+) -> Result<(), CatalogError> {
+    if tenants.len() > TENANTS_MAX {
+        return Err(CatalogError::TooManyTenants(tenants.len()));
+    }
+    for (name, tenant) in tenants {
+        if let Some(policy) = tenant.policy.as_ref().filter(|policy| !known(policy)) {
+            let problem = format!("policy is `{policy}`, and there is none of that name");
+            return Err(CatalogError::Tenant(name.clone(), problem));
+        }
+        let problems = tenant.overrides.over(&Policy::default()).problems();
+        if !problems.is_empty() {
+            return Err(CatalogError::Tenant(name.clone(), problems.join("; ")));
+        }
+    }
+    Ok(())
 }
 
 fn check_policies(policies: &BTreeMap<String, Policy>) -> Result<(), CatalogError> {

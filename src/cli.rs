@@ -13,15 +13,20 @@ mod credit;
 mod event;
 mod failure;
 mod hold;
+mod invoice;
 mod key;
 mod ledger;
+mod licence;
 mod limits;
 mod local;
 mod out;
+mod plan;
 mod policy;
 mod price;
+mod refund;
 mod remote;
 mod sync;
+mod tenant;
 mod usage;
 mod values;
 
@@ -45,7 +50,7 @@ enum Command {
     Demo(local::DemoArgs),
     /// Check a configuration and say everything that is wrong with it
     Check(local::ConfigArg),
-    /// Open, show and change accounts
+    /// Open, show, change, close and purge accounts
     Account(Group<account::Command>),
     /// Put money in, correct, and see what is left of it
     Credit(Group<credit::Command>),
@@ -55,7 +60,17 @@ enum Command {
     Price(Group<price::Command>),
     /// Show and set policies
     Policy(Group<policy::Command>),
-    /// Show what an account used, by hour, key and model
+    /// Sell and show plans, and rates for a time
+    Plan(Group<plan::Command>),
+    /// Issue, revoke and list offline licences
+    Licence(Group<licence::Command>),
+    /// Show what could be refunded, and refund it
+    Refund(Group<refund::Command>),
+    /// Close, settle and list invoices
+    Invoice(Group<invoice::Command>),
+    /// Show and set tenants
+    Tenant(Group<tenant::Command>),
+    /// Show what an account used, by hour, key and model; as a series; and what an amount buys
     Usage(Single<usage::Args>),
     /// List and verify ledgers
     Ledger(Group<ledger::Command>),
@@ -116,6 +131,11 @@ impl Command {
             Self::Key(group) => Some(&group.remote),
             Self::Price(group) => Some(&group.remote),
             Self::Policy(group) => Some(&group.remote),
+            Self::Plan(group) => Some(&group.remote),
+            Self::Licence(group) => Some(&group.remote),
+            Self::Refund(group) => Some(&group.remote),
+            Self::Invoice(group) => Some(&group.remote),
+            Self::Tenant(group) => Some(&group.remote),
             Self::Usage(single) => Some(&single.remote),
             Self::Ledger(group) => Some(&group.remote),
             Self::Events(single) => Some(&single.remote),
@@ -136,6 +156,11 @@ impl Command {
             Self::Key(group) => key::run(group.command, &session).await,
             Self::Price(group) => price::run(group.command, &session).await,
             Self::Policy(group) => policy::run(group.command, &session).await,
+            Self::Plan(group) => plan::run(group.command, &session).await,
+            Self::Licence(group) => licence::run(group.command, &session).await,
+            Self::Refund(group) => refund::run(group.command, &session).await,
+            Self::Invoice(group) => invoice::run(group.command, &session).await,
+            Self::Tenant(group) => tenant::run(group.command, &session).await,
             Self::Usage(single) => usage::run(single.args, &session).await,
             Self::Ledger(group) => ledger::run(group.command, &session).await,
             Self::Events(single) => event::run(single.args, &session).await,

@@ -43,6 +43,57 @@ impl Timestamp {
         )
     }
 
+    /// The UTC month it falls in, counted from January 1970.
+    pub const fn month(self) -> i64 {
+        // Days to a civil date, in years that begin in March, so that the leap day is the last of its year.
+        let days = self
+            .0
+            .div_euclid(NANOS_PER_HOUR.saturating_mul(24))
+            .saturating_add(719_468);
+        let era = days.div_euclid(146_097);
+        let day = days.rem_euclid(146_097);
+        let leaps = day.saturating_sub(day / 1_460).saturating_add(day / 36_524);
+        let year = leaps.saturating_sub(day / 146_096) / 365;
+        let before = year
+            .saturating_mul(365)
+            .saturating_add(year / 4)
+            .saturating_sub(year / 100);
+        let month = day
+            .saturating_sub(before)
+            .saturating_mul(5)
+            .saturating_add(2)
+            / 153;
+        let years = era
+            .saturating_mul(400)
+            .saturating_add(year)
+            .saturating_sub(1_970);
+        years
+            .saturating_mul(12)
+            .saturating_add(month)
+            .saturating_add(2)
+    }
+
+    /// The first instant of a UTC month, counted from January 1970.
+    pub const fn of_month(month: i64) -> Self {
+        let (years, place) = (month.div_euclid(12), month.rem_euclid(12));
+        // In years that begin in March.
+        let (year, shifted) = if place < 2 {
+            (years.saturating_add(1_969), place.saturating_add(10))
+        } else {
+            (years.saturating_add(1_970), place.saturating_sub(2))
+        };
+        let leaps = year
+            .div_euclid(4)
+            .saturating_sub(year.div_euclid(100))
+            .saturating_add(year.div_euclid(400));
+        let days = year
+            .saturating_mul(365)
+            .saturating_add(leaps)
+            .saturating_add(shifted.saturating_mul(153).saturating_add(2) / 5)
+            .saturating_sub(719_468);
+        Self(days.saturating_mul(NANOS_PER_HOUR.saturating_mul(24)))
+    }
+
     /// The UTC hour it falls in, counted from 1970. An hour contains its first instant and not its last.
     pub const fn hour(self) -> Hour {
         Hour(self.0.div_euclid(NANOS_PER_HOUR))
@@ -243,6 +294,30 @@ mod tests {
             (NANOS_PER_HOUR, 1),
         ] {
             assert_eq!(Timestamp(nanos).hour(), Hour(hour), "{nanos}");
+        }
+    }
+
+    #[test]
+    fn months_begin_at_midnight_of_the_first() {
+        for (text, month) in [
+            ("1969-12-31T23:59:59.999999999Z", -1),
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-31T23:59:59.999999999Z", 0),
+            ("1970-02-01T00:00:00Z", 1),
+            ("1972-02-29T23:59:59.999999999Z", 25),
+            ("1972-03-01T00:00:00Z", 26),
+            ("2000-02-29T12:00:00Z", 361),
+            ("2026-11-24T12:00:00Z", 682),
+            ("2100-02-28T23:59:59Z", 1_561),
+            ("2100-03-01T00:00:00Z", 1_562),
+        ] {
+            let time: Timestamp = text.parse().unwrap();
+            assert_eq!(time.month(), month, "{text}");
+        }
+        for month in -2_000..3_000 {
+            let first = Timestamp::of_month(month);
+            assert_eq!(first.month(), month);
+            assert_eq!(Timestamp(first.0 - 1).month(), month - 1);
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Prices and policies of the file; what the control API sets lies over them.
     pub catalog: Layer,
+    /// What offline licences are signed with, if they are issued here.
+    pub licence_signing: Option<LicenceSigning>,
     /// Logging.
     pub log: LogSettings,
     /// The end.
@@ -294,6 +296,15 @@ impl Config {
         let upstreams = self.upstreams.iter().map(|upstream| upstream.name.as_str());
         Metrics::new(routes, upstreams)
     }
+}
+
+/// `[licences.signing]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LicenceSigning {
+    /// Which of `[licences.keys]` checks what it signs.
+    pub kid: String,
+    /// The private key: Ed25519, PEM.
+    pub key_file: PathBuf,
 }
 
 /// `[log]`.

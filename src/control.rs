@@ -17,8 +17,12 @@ use tonic::transport::server::Router;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::app::Core;
+use crate::books::Done;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
+use crate::ledger::{Action, Command, Entry};
+use crate::licence::{PublicKey, Signer};
+use crate::proto::convert::entry;
 use crate::proto::{DESCRIPTORS, v1};
 use crate::store::Snapshot;
 
@@ -26,17 +30,24 @@ mod account;
 mod auth;
 mod credit;
 mod errors;
+mod estimate;
 mod event;
 mod feed;
 mod hold;
+mod invoice;
 mod key;
 mod ledger;
+mod licence;
+mod lifecycle;
 mod listener;
 mod mask;
 mod pages;
+mod plan;
 mod policy;
 mod price;
+mod refund;
 mod sync;
+mod tenant;
 mod units;
 mod usage;
 mod verify;
@@ -86,6 +97,19 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How long requests in flight have to end when the server is told to stop.
     pub drain: Duration,
+    /// What licences are signed with, if they are issued here.
+    pub signing: Option<Signing>,
+}
+
+/// What licences are signed with.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The name of the key.
+    pub kid: String,
+    /// The private key: Ed25519, PEM.
+    pub key_file: PathBuf,
+    /// What is signed is checked with this one: they must belong together.
+    pub public_key: PublicKey,
 }
 
 /// Where a server listens.
@@ -145,6 +169,14 @@ pub enum StartError {
         /// Why.
         error: std::io::Error,
     },
+    /// A signing key that is none, or not the one that licences are checked with.
+    #[error("licences.signing.key_file: `{}` {what}", path.display())]
+    Signing {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Certificates that are none, or do not go together.
     #[error("control.tls: {0}")]
     Tls(String),
@@ -170,6 +202,7 @@ pub async fn serve(
 ) -> Result<Running, StartError> {
     check_settings(&settings)?;
     let tls = settings.tls.as_ref().map(tls).transpose()?;
+    let signer = settings.signing.as_ref().map(signer).transpose()?;
     let (health, health_server) = tonic_health::server::health_reporter();
     health
         .set_service_status("", tonic_health::ServingStatus::Serving)
@@ -178,6 +211,7 @@ pub async fn serve(
         units: units::Units::new(Arc::clone(&core.store)),
         followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         stopping: shutdown.clone(),
+        signer,
         core,
     }));
     let router = router(&control, settings.token.as_deref(), tls)?.add_service(health_server);
@@ -206,6 +240,7 @@ pub async fn serve(
 /// Reads the files of TLS as [`serve`] does, and tells what is wrong with them or the settings. Nothing is started.
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     check_settings(settings)?;
+    settings.signing.as_ref().map(signer).transpose()?;
     if let Some(files) = &settings.tls {
         with_tls(Server::builder(), tls(files)?)?;
     }
@@ -233,6 +268,27 @@ fn check_settings(settings: &Settings) -> Result<(), StartError> {
         Listen::Unix(_) if settings.tls.is_some() => Err(StartError::TlsOnUnix),
         _ => Ok(()),
     }
+}
+
+fn signer(signing: &Signing) -> Result<Signer, StartError> {
+    let path = &signing.key_file;
+    let pem = std::fs::read(path).map_err(|error| StartError::File {
+        key: "licences.signing.key_file",
+        path: path.clone(),
+        error,
+    })?;
+    let wrong = |what: String| StartError::Signing {
+        path: path.clone(),
+        what,
+    };
+    let signer = Signer::from_pem(&signing.kid, &pem).map_err(|error| wrong(error.to_string()))?;
+    if signer.public_key() != signing.public_key {
+        let (own, kid) = (signer.public_key(), &signing.kid);
+        return Err(wrong(format!(
+            "belongs to the public key \"{own}\", and licences.keys has another one under \"{kid}\""
+        )));
+    }
+    Ok(signer)
 }
 
 fn tls(files: &Tls) -> Result<ServerTlsConfig, StartError> {
@@ -275,11 +331,16 @@ fn router(
     use v1::credit_service_server::CreditServiceServer;
     use v1::event_service_server::EventServiceServer;
     use v1::hold_service_server::HoldServiceServer;
+    use v1::invoice_service_server::InvoiceServiceServer;
     use v1::key_service_server::KeyServiceServer;
     use v1::ledger_service_server::LedgerServiceServer;
+    use v1::licence_service_server::LicenceServiceServer;
+    use v1::plan_service_server::PlanServiceServer;
     use v1::policy_service_server::PolicyServiceServer;
     use v1::price_service_server::PriceServiceServer;
+    use v1::refund_service_server::RefundServiceServer;
     use v1::sync_service_server::SyncServiceServer;
+    use v1::tenant_service_server::TenantServiceServer;
     use v1::usage_service_server::UsageServiceServer;
 
     let mut server = Server::builder()
@@ -318,6 +379,11 @@ fn router(
         .add_service(guarded!(LedgerServiceServer))
         .add_service(guarded!(EventServiceServer))
         .add_service(guarded!(SyncServiceServer))
+        .add_service(guarded!(PlanServiceServer))
+        .add_service(guarded!(RefundServiceServer))
+        .add_service(guarded!(InvoiceServiceServer))
+        .add_service(guarded!(LicenceServiceServer))
+        .add_service(guarded!(TenantServiceServer))
         .add_service(Guarded::new(reflection, guard)))
 }
 
@@ -367,7 +433,28 @@ struct State {
     units: units::Units,
     followers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
+    signer: Option<Signer>,
 }
+
+/// What a command of the ledger is answered with.
+struct Moved {
+    made: Entry,
+    entry: v1::Entry,
+    account: v1::Account,
+    replayed: bool,
+}
+
+/// Answers with a message of an entry, an account and whether it was a repeat.
+macro_rules! moved {
+    ($answer:ident, $moved:expr) => {
+        super::errors::answer($moved.await.map(|moved| v1::$answer {
+            entry: Some(moved.entry),
+            account: Some(moved.account),
+            replayed: moved.replayed,
+        }))
+    };
+}
+use moved;
 
 /// Every service of the package. Cheap to clone.
 #[derive(Clone)]
@@ -382,6 +469,40 @@ impl Control {
     async fn read(&self, account: &AccountId) -> Result<Snapshot, Fault> {
         let read = self.core().store.read(account, &[]).await?;
         Ok(read.ok_or_else(|| self.core().books.missing(account))?)
+    }
+
+    /// Carries out a command of the ledger, once under its idempotency key, and makes it count here at once.
+    async fn carry_out(
+        &self,
+        id: &AccountId,
+        request_id: String,
+        action: Action,
+    ) -> Result<Moved, Fault> {
+        let command = Command {
+            idempotency_key: Some(request_id),
+            action,
+        };
+        let done = self.core().books.run(id, command).await?;
+        self.refresh(id).await;
+        self.moved(done)
+    }
+
+    fn moved(&self, done: Done) -> Result<Moved, Fault> {
+        let Done {
+            entry: made,
+            replayed,
+            snapshot,
+        } = done;
+        let id = &snapshot.book.account;
+        // Whatever counts once makes an entry, and a repeat gives the one that was made.
+        let made = made
+            .ok_or_else(|| Fault::Corrupt(format!("a command of account `{id}` made no entry")))?;
+        Ok(Moved {
+            entry: entry(&made, id.as_str(), &snapshot.book.unit),
+            account: self.account(&snapshot, self.core().clock.now().wall),
+            made,
+            replayed,
+        })
     }
 
     /// Makes a change of an account count on this replica at once. The change is in the store: if this fails, it counts

@@ -216,6 +216,7 @@ async fn prepare(core: &Core) -> Result<(), DemoError> {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     };
     match core.store.put_key(done.snapshot.version, key).await? {
         Stored::At(_) => Ok(()),

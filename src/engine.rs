@@ -25,6 +25,7 @@ use crate::clock::{Hour, Now};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::local::counters::{Counters, Recorded, RowId, Slot, TakenUp};
 use crate::money::Amount;
+use crate::policy::Policy;
 use crate::primitive::Mutex;
 use crate::refusal::{Reason, Refusal};
 use crate::store::{KeyRecord, UsageRow};
@@ -86,6 +87,8 @@ pub struct Engine {
     unknown: Unknown,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    /// Counts what is counted nowhere else, all in one cell.
+    uncounted: Arc<Key>,
 }
 
 /// What all accounts of an engine share.
@@ -195,6 +198,7 @@ impl Engine {
             counters,
             unknown: Unknown::new(bounds.unknown_keys_max, bounds.unknown_key_time),
             shared: Arc::default(),
+            uncounted: uncounted(),
         })
     }
 
@@ -228,6 +232,52 @@ impl Engine {
             worst: Amount::ZERO,
         };
         Hold::new(key, ask, now.wall.hour())
+    }
+
+    /// A hold of nothing that nothing refuses: for a call that is paid otherwise, by a licence. `None` if the account is being let go
+    /// of.
+    pub fn pass(&self, key: Arc<Key>, counted_as: ModelId, now: Now) -> Option<Hold> {
+        let awaited = Awaited::new(Arc::clone(&key));
+        if key.account().retired() {
+            return None;
+        }
+        Some(self.late(key, counted_as, now).awaited(awaited))
+    }
+
+    /// The key of a licence in an account: it is in no table, and no limit but its models applies.
+    /// `owner` is the account that the licence names, loaded or not.
+    pub(crate) fn licence_key(
+        &self,
+        account: &Arc<Account>,
+        owner: AccountId,
+        id: KeyId,
+        models: Vec<String>,
+    ) -> Arc<Key> {
+        let record = KeyRecord {
+            models,
+            ..KeyRecord::unlimited(id, owner)
+        };
+        Arc::new(Key::new(Arc::clone(account), record))
+    }
+
+    /// In the place of an account that is not loaded: what is counted in it nobody publishes.
+    pub(crate) fn stand_in(&self) -> &Arc<Account> {
+        self.uncounted.account()
+    }
+
+    /// A hold of nothing that is counted nowhere.
+    pub(crate) fn uncounted(&self) -> Hold {
+        self.late(Arc::clone(&self.uncounted), ModelId::NONE, Now::default())
+    }
+
+    /// The fingerprint that a secret is found by.
+    pub fn fingerprint(&self, secret: &[u8]) -> Fingerprint {
+        self.fingerprints.of(secret)
+    }
+
+    /// Whether a secret was found to be none, not long ago.
+    pub(crate) fn is_unknown(&self, secret: Fingerprint, now: Now) -> bool {
+        self.unknown.contains(secret, now.mono)
     }
 
     /// A model by name, told apart from others while there is room; `None` once there is none, or for what is not a name.
@@ -446,6 +496,21 @@ impl Engine {
     pub fn overshoot_seen(&self) -> Amount {
         Amount::from_nanos(self.shared.overshoot.load(Relaxed))
     }
+}
+
+/// A key of an account that is in no table and in no file.
+fn uncounted() -> Arc<Key> {
+    let rules = Rules {
+        unit: String::new(),
+        policy: Policy::default(),
+        standing: None,
+    };
+    let (account, key) = (AccountId::stand_in(), KeyId::stand_in());
+    let taken = Counters::in_memory().take_up(&account);
+    let (counters, _) = taken.begin(rules.policy.unsettled);
+    let stand_in = Account::new(counters, rules, Arc::default(), Vec::new());
+    let record = KeyRecord::unlimited(key, account);
+    Arc::new(Key::new(Arc::new(stand_in), record))
 }
 
 fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {

@@ -21,12 +21,14 @@ pub mod headers;
 
 mod charge;
 mod holds;
+mod licences;
 
 pub use charge::{Charge, End, Outcome};
 pub use holds::{Caller, HoldError, HoldGrant, HoldRefused, HoldRequest, SettleAs};
 
 use charge::Foreseen;
 use holds::Holds;
+use licences::Licences;
 
 /// How often a call looks its account up again because it was let go of in that very moment.
 const RELOADS_MAX: u32 = 3;
@@ -42,6 +44,7 @@ pub struct Gate {
     clock: Clock,
     metrics: Metrics,
     holds: Holds,
+    licences: Licences,
 }
 
 /// What an edge read of a call.
@@ -74,6 +77,8 @@ pub struct Ticket {
     on_missing_usage: OnMissingUsage,
     on_upstream_error: OnUpstreamError,
     admitted: Now,
+    /// It passed by a licence, which no rate limits.
+    licence: bool,
 }
 
 /// An account's rate limit as it stands, for the headers that tell.
@@ -157,6 +162,7 @@ impl Gate {
             clock,
             metrics,
             holds,
+            licences: Licences::default(),
         })
     }
 
@@ -166,10 +172,14 @@ impl Gate {
     /// until it returns.
     pub async fn admit(self: &Arc<Self>, call: &Call<'_>) -> Result<Ticket, Refusal> {
         let now = self.clock.now();
-        let decided = match self.decide_now(call, now) {
-            Some(decided) => decided,
-            // Boxed: it is rare, and else every call's future has room for it and is copied with it.
-            None => Box::pin(self.decide(call, now)).await,
+        let decided = match call.secret.filter(|secret| self.is_licence(secret)) {
+            // Before anything is looked up: a licence needs no store, and no account in good standing.
+            Some(licence) => self.admit_licence(call, licence, now),
+            None => match self.decide_now(call, now) {
+                Some(decided) => decided,
+                // Boxed: it is rare, and else every call's future has room for it and is copied with it.
+                None => Box::pin(self.decide(call, now)).await,
+            },
         };
         self.count(now, decided.as_ref().err());
         decided
@@ -179,14 +189,17 @@ impl Gate {
     /// refusal is counted. Waits for the first look-up of a key, for a bounded time.
     pub async fn recognise(&self, secret: Option<&[u8]>) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let found = match secret {
-            Some(secret) => self.sync.identify(secret, now).await,
+        let good = match secret {
+            Some(secret) if self.is_licence(secret) => self.recognise_licence(secret, now),
+            Some(secret) => {
+                let found = self.sync.identify(secret, now).await;
+                found.and_then(|key| match key.standing(now) {
+                    Some(reason) => Err(Refusal::new(reason)),
+                    None => Ok(()),
+                })
+            }
             None => Err(Refusal::new(Reason::KeyUnknown)),
         };
-        let good = found.and_then(|key| match key.standing(now) {
-            Some(reason) => Err(Refusal::new(reason)),
-            None => Ok(()),
-        });
         if let Err(refusal) = &good {
             self.count(now, Some(refusal));
         }
@@ -266,6 +279,7 @@ impl Gate {
             on_missing_usage: call.terms.on_missing_usage,
             on_upstream_error: call.terms.on_upstream_error,
             admitted: taken.at,
+            licence: false,
         }
     }
 
@@ -339,13 +353,9 @@ impl Gate {
     /// What a model costs an account: in its own unit, or it has no price.
     fn price(&self, model: Option<&str>, key: &Key) -> Priced {
         let current = self.catalog.current();
-        let price = model.and_then(|model| current.prices.price(model));
-        match price {
-            Some(price) if price.unit == key.account().rules().unit => {
-                Priced::At(Arc::clone(price))
-            }
-            _ => Priced::Unknown,
-        }
+        let rules = key.account().rules();
+        let price = model.and_then(|model| current.prices.price(model, &rules.unit));
+        price.map_or(Priced::Unknown, |price| Priced::At(Arc::clone(price)))
     }
 
     /// The name that a model's usage stands under. Callers choose model names, so when there are too many, or one is not a
@@ -384,6 +394,9 @@ impl Gate {
 impl Ticket {
     /// The account's rate limit as it stood at admission; `None` if it has none.
     pub fn rate(&self) -> Option<RateView> {
+        if self.licence {
+            return None;
+        }
         let account = self.key.account();
         let (remaining, reset) = account.rate_view(self.admitted.mono)?;
         let policy = &account.rules().policy;
@@ -398,7 +411,7 @@ impl Ticket {
 
     /// Who pays.
     pub fn account(&self) -> &AccountId {
-        self.key.account().id()
+        self.key.owner()
     }
 
     /// Whose call it is.

@@ -18,15 +18,39 @@ pub struct NameError {
     text: String,
 }
 
+/// What stands between an account's name and that of a part of it: a plan's or a budget's account, which nobody opens by hand. It sorts
+/// before everything that names are made of, so that the parts of an account follow it in every listing.
+pub const PART: char = '!';
+
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:@/+-".contains(&b);
-    if !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(plain) {
+    let good = |text: &str| !text.is_empty() && text.bytes().all(plain);
+    let whole = match text.split_once(PART) {
+        Some((owner, part)) if kind == ACCOUNT => good(owner) && good(part),
+        _ => good(text),
+    };
+    if whole && text.len() <= NAME_BYTES_MAX {
         return Ok(());
     }
     Err(NameError {
         kind,
         text: text.chars().take(40).collect(),
     })
+}
+
+const ACCOUNT: &str = "account";
+
+impl AccountId {
+    /// The account of a part of this one: of a plan, or of a budget.
+    pub fn part(&self, name: &str) -> Result<Self, NameError> {
+        Self::new(&format!("{self}{PART}{name}"))
+    }
+
+    /// Whose part it is; `None` of an account that stands by itself.
+    pub fn owner(&self) -> Option<Self> {
+        let (owner, _) = self.0.split_once(PART)?;
+        Self::new(owner).ok()
+    }
 }
 
 macro_rules! names {
@@ -89,9 +113,37 @@ names! {
     ModelName = "model";
 }
 
+impl AccountId {
+    /// What stands where an account's name is needed and there is none: no account can have it.
+    pub(crate) fn stand_in() -> Self {
+        Self("!".into())
+    }
+}
+
+impl KeyId {
+    /// The same for a key.
+    pub(crate) fn stand_in() -> Self {
+        Self("!".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_of_accounts_alone_and_follow_them() {
+        let owner = AccountId::new("acme").unwrap();
+        let part = owner.part("gold").unwrap();
+        assert_eq!((part.as_str(), part.owner()), ("acme!gold", Some(owner)));
+        assert_eq!(AccountId::new("acme").unwrap().owner(), None);
+        for text in ["!", "acme!", "!gold", "a!b!c"] {
+            assert!(AccountId::new(text).is_err(), "{text}");
+        }
+        assert!(KeyId::new("acme!gold").is_err());
+        let names = ["acme", "acme!gold", "acme+1", "acme-2", "acme.b", "acme0"];
+        assert!(names.is_sorted());
+    }
 
     #[test]
     fn names_that_could_break_a_store_key_are_refused() {

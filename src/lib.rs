@@ -33,6 +33,7 @@
 //! | [`money`], [`usage`], [`id`], [`refusal`], [`clock`] | the words: amounts, counts, names, reasons, instants | no |
 //! | `primitive` | the atomics that the hot path is made of: std's, or those of models | no |
 //! | [`pricing`], [`policy`], [`route`] | what a model costs; the rules of an account; where a request goes and on what terms | no |
+//! | [`licence`] | offline licences, made and checked | no |
 //! | `tls` | certificates and keys from files, for whoever speaks TLS, either way | yes |
 //! | [`ledger`] | an account's book as a state machine: `apply(book, spend, command, policy, now)` | no |
 //! | [`store`] | the shared truth behind a trait: [`store::embedded`] in one file, [`store::redis`] for many replicas | yes |
@@ -116,6 +117,7 @@ pub mod engine;
 pub mod gate;
 pub mod id;
 pub mod ledger;
+pub mod licence;
 pub mod local;
 pub mod meter;
 pub mod money;

@@ -1,102 +1,167 @@
 //! What an operator decides about accounts: a checked value, named in the configuration or the store, overridden by an
 //! account field by field. Rules only; the ledger and the engine apply them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::money::Amount;
 
-/// The rules of an account. Every field has the default that [`Policy::default`] gives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Policy {
-    /// When calls stop (A3-12, A4-6). Default `negative`.
-    pub block_when: BlockWhen,
-    /// How far below zero holds may take the balance. Default 0.
-    pub credit_limit: Amount,
-    /// How much is set aside before a call. Default `max`.
-    pub hold: HoldRule,
-    /// How long a hold taken through an API outlives its last word, in ms. Default 10 minutes: longer than any one model
-    /// call should take.
-    pub hold_ms_max: u64,
-    /// What becomes of a hold that expires, or that a crash left open. Default `release`.
-    pub unsettled: Unsettled,
-    /// Calls per second over all replicas; `None` is no limit. Default none.
-    pub qps: Option<u32>,
-    /// How many calls may come at once on top of the rate. Default: one second's worth.
-    pub burst: Option<u32>,
-    /// Calls in flight at once. Default no limit.
-    pub concurrency: Option<u32>,
-    /// An event is sent when the balance falls below it (A3-5). Default none.
-    pub low_balance: Option<Amount>,
-    /// What to do while the store is away. Default `lease`.
-    pub store_outage: StoreOutage,
-}
+mod check;
+mod choices;
+pub mod rules;
+pub mod stories;
+mod time;
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            block_when: BlockWhen::Negative,
-            credit_limit: Amount::ZERO,
-            hold: HoldRule::Max,
-            hold_ms_max: 600_000,
-            unsettled: Unsettled::Release,
-            qps: None,
-            burst: None,
-            concurrency: None,
-            low_balance: None,
-            store_outage: StoreOutage::Lease,
+pub use check::{ALERTS_MAX, CAPABILITIES_MAX, CREDIT_LIMIT_MAX, TIERS_MAX, TIME_MS_MAX};
+pub use choices::{
+    AutoRecharge, BlockWhen, Enforcement, HoldRule, Mode, PlanShortfall, Refunds, Resume,
+    StoreOutage, Unsettled, WhileOverdue,
+};
+pub use time::{Deadline, End};
+
+/// Makes [`Policy`] and [`Overrides`] from one list, so that what an operator can decide for all accounts can be decided for one.
+macro_rules! rules {
+    (
+        always: { $( $(#[doc = $doc:literal])* $name:ident: $type:ty = $default:expr; )* }
+        optional: { $( $(#[doc = $odoc:literal])* $option:ident: $of:ty; )* }
+    ) => {
+        /// The rules of an account. Every field has the default that [`Policy::default`] gives.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Policy {
+            $( $(#[doc = $doc])* pub $name: $type, )*
+            $( $(#[doc = $odoc])* pub $option: Option<$of>, )*
         }
+
+        impl Default for Policy {
+            fn default() -> Self {
+                Self {
+                    $( $name: $default, )*
+                    $( $option: None, )*
+                }
+            }
+        }
+
+        impl Policy {
+            /// Every field's name, as it is written.
+            pub const FIELDS: &[&str] = &[$( stringify!($name), )* $( stringify!($option), )*];
+        }
+
+        /// What one account has otherwise than its policy: a field that is `None` stays as the policy says.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Overrides {
+            $(
+                #[doc = concat!("See [`Policy::", stringify!($name), "`].")]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
+            $(
+                #[doc = concat!("See [`Policy::", stringify!($option), "`].")]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $option: Option<$of>,
+            )*
+        }
+
+        impl Overrides {
+            /// The policy with these fields put over it.
+            pub fn over(&self, policy: &Policy) -> Policy {
+                let mut policy = policy.clone();
+                if self.qps.is_some() && self.burst.is_none() {
+                    // A burst that was chosen for another rate says nothing about this one.
+                    policy.burst = None;
+                }
+                $(
+                    if let Some(value) = &self.$name {
+                        policy.$name.clone_from(value);
+                    }
+                )*
+                $(
+                    if self.$option.is_some() {
+                        policy.$option.clone_from(&self.$option);
+                    }
+                )*
+                policy
+            }
+        }
+    };
+}
+
+rules! {
+    always: {
+        /// When calls stop (A3-12, A4-6). Default `negative`.
+        block_when: BlockWhen = BlockWhen::Negative;
+        /// How far below zero holds may take the balance, and how much debt stops no calls (A1-10). Default 0.
+        credit_limit: Amount = Amount::ZERO;
+        /// How much is set aside before a call. Default `max`.
+        hold: HoldRule = HoldRule::Max;
+        /// How long a hold taken through an API outlives its last word, in ms. Default 10 minutes: longer than any one model
+        /// call should take.
+        hold_ms_max: u64 = 600_000;
+        /// What becomes of a hold that expires, or that a crash left open. Default `release`.
+        unsettled: Unsettled = Unsettled::Release;
+        /// What to do while the store is away. Default `lease`.
+        store_outage: StoreOutage = StoreOutage::Lease;
+        /// What follows once the debt of a suspended account is repaid (A1-9, A2-4). Default `auto`.
+        resume: Resume = Resume::Auto;
+        /// What must be reactivated one by one (A1-9): patterns as in the price book, matched with a call's capability. Empty: the
+        /// account as a whole. Default empty.
+        capabilities: Vec<String> = Vec::new();
+        /// Whether plans pay while the account is overdue (A1-5). Default `unavailable`.
+        plans_while_overdue: WhileOverdue = WhileOverdue::Unavailable;
+        /// Whether QPS plans count while the account is overdue (A1-5). Default `unavailable`.
+        qps_plans_while_overdue: WhileOverdue = WhileOverdue::Unavailable;
+        /// What becomes of a call that a plan covers only partly (A1-3). Default `split`.
+        plan_shortfall: PlanShortfall = PlanShortfall::Split;
+        /// Whether a gift pays debt, as a recharge does (A3-13). Default no.
+        gifts_pay_debt: bool = false;
+        /// The largest purchase by trust tier (A4-2); a tier that is not named has `purchase_max`. Default none.
+        purchase_max_by_tier: BTreeMap<String, Amount> = BTreeMap::new();
+        /// Whether anything is refundable (A3-6, A4-4). Default `paid_remaining`.
+        refunds: Refunds = Refunds::PaidRemaining;
+        /// Further thresholds of the balance that are announced, beside `low_balance` (A2-7). Default none.
+        alerts: Vec<Amount> = Vec::new();
+        /// Whether calls are refused and paid for, or only counted (A3-11). Default `enforce`.
+        enforcement: Enforcement = Enforcement::Enforce;
+        /// Whether calls are paid from credit alone (A4-1). Default `prepaid_only`.
+        mode: Mode = Mode::PrepaidOnly;
+        /// In `credit_then_invoice`: how much may be owed, open invoices among it (A4-1). Default 0.
+        invoice_limit: Amount = Amount::ZERO;
     }
-}
-
-/// From which balance on calls are refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlockWhen {
-    /// Below zero: at exactly zero a call that is held for nothing still passes (A3-12).
-    #[default]
-    Negative,
-    /// At zero already (A4-6).
-    ZeroOrLess,
-}
-
-/// How much is set aside before a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HoldRule {
-    /// The input and the most output that the request allows: the balance is not overshot.
-    #[default]
-    Max,
-    /// The same, but never more than this.
-    Capped(Amount),
-    /// Always this.
-    Fixed(Amount),
-    /// Nothing: calls pass while the balance allows any, and overshoot by what they cost.
-    None,
-}
-
-/// What becomes of a hold that nobody settles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unsettled {
-    /// The money goes back.
-    #[default]
-    Release,
-    /// The whole hold is charged, marked estimated.
-    Charge,
-}
-
-/// What to do while the store is away (P6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoreOutage {
-    /// Refuse as soon as a sync has failed.
-    Refuse,
-    /// Go on with what is leased, for as long as the lease runs.
-    #[default]
-    Lease,
+    optional: {
+        /// Calls per second over all replicas; `None` is no limit. Default none.
+        qps: u32;
+        /// How many calls may come at once on top of the rate. Default: one second's worth.
+        burst: u32;
+        /// Calls in flight at once. Default no limit.
+        concurrency: u32;
+        /// An event is sent when the balance falls below it (A3-5). Default none.
+        low_balance: Amount;
+        /// For how long calls go on after an account became overdue (A1-10, A2-2). Default not at all.
+        grace: Deadline;
+        /// How far below zero holds may take the balance until the grace is over, also before it begins. Default, with `grace`:
+        /// [`CREDIT_LIMIT_MAX`].
+        grace_limit: Amount;
+        /// How long after it became overdue an account is suspended (A1-7, A2-2). Default never.
+        suspend_after: Deadline;
+        /// How long after its suspension the account's data may be cleared, in ms (A2-5). Default never.
+        purge_after_ms: u64;
+        /// The smallest purchase (A4-2). Default none.
+        purchase_min: Amount;
+        /// The largest purchase of a tier that `purchase_max_by_tier` does not name (A4-2). Default none.
+        purchase_max: Amount;
+        /// When a purchase that gives no expiry expires, in ms after it (A4-4). Default never.
+        credit_expires_after_ms: u64;
+        /// How long before credit expires that is announced, in ms. Default not at all.
+        credit_expiring_ms: u64;
+        /// In `shadow`: enforced from this instant on (A3-11). Default never.
+        live_from: Timestamp;
+        /// Ask for a recharge when the balance falls below a threshold (A4-3, A5-2). Default never.
+        auto_recharge: AutoRecharge;
+    }
 }
 
 impl Policy {
@@ -121,86 +186,21 @@ impl Policy {
         Duration::from_millis(self.hold_ms_max)
     }
 
-    /// Every field that is wrong, with what would work.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.credit_limit.is_negative() || self.credit_limit > CREDIT_LIMIT_MAX {
-            problems.push(format!(
-                "credit_limit is {}; give 0 to {CREDIT_LIMIT_MAX}",
-                self.credit_limit
-            ));
+    /// Whether calls are refused and paid for at an instant (A3-11); if not, they are only counted.
+    pub fn enforced(&self, now: Timestamp) -> bool {
+        match self.enforcement {
+            Enforcement::Enforce => true,
+            Enforcement::Shadow => self.live_from.is_some_and(|live| now >= live),
         }
-        for (field, value) in [
-            ("qps", self.qps),
-            ("burst", self.burst),
-            ("concurrency", self.concurrency),
-        ] {
-            if value == Some(0) {
-                problems.push(format!(
-                    "{field} is 0; leave it out for no limit, or give 1 or more"
-                ));
-            }
-        }
-        if let HoldRule::Capped(amount) | HoldRule::Fixed(amount) = self.hold
-            && amount.is_negative()
-        {
-            problems.push(format!("hold is {amount}; an amount held is zero or more"));
-        }
-        if self.hold_ms_max == 0 || self.hold_ms_max > HOLD_MS_LIMIT {
-            problems.push(format!(
-                "hold_ms_max is {}; give 1 to {HOLD_MS_LIMIT}",
-                self.hold_ms_max
-            ));
-        }
-        problems
     }
-}
 
-/// The largest credit limit: a ninth of the range of an amount, so that credit and limit together stay within it.
-pub const CREDIT_LIMIT_MAX: Amount = Amount::from_nanos(1_000_000_000_000_000_000);
-
-/// A hold of a day is an account that pays by the day.
-const HOLD_MS_LIMIT: u64 = 86_400_000;
-
-/// What one account has otherwise than its policy: a field that is `None` stays as the policy says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Overrides {
-    /// See [`Policy::credit_limit`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub credit_limit: Option<Amount>,
-    /// See [`Policy::hold`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold: Option<HoldRule>,
-    /// See [`Policy::qps`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub qps: Option<u32>,
-    /// See [`Policy::burst`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
-    /// See [`Policy::concurrency`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<u32>,
-    /// See [`Policy::low_balance`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub low_balance: Option<Amount>,
-}
-
-impl Overrides {
-    /// The policy with these fields put over it.
-    pub fn over(&self, policy: &Policy) -> Policy {
-        let mut policy = policy.clone();
-        policy.credit_limit = self.credit_limit.unwrap_or(policy.credit_limit);
-        policy.hold = self.hold.unwrap_or(policy.hold);
-        if self.qps.is_some() && self.burst.is_none() {
-            // A burst that was chosen for another rate says nothing about this one.
-            policy.burst = None;
+    /// How far below zero holds may take the balance while the grace has not ended: by its own limit or by the credit limit.
+    pub fn limit_in_grace(&self) -> Amount {
+        let limit = self.grace_limit.unwrap_or(CREDIT_LIMIT_MAX);
+        match self.grace {
+            Some(_) => limit.max(self.credit_limit),
+            None => self.credit_limit,
         }
-        policy.qps = self.qps.or(policy.qps);
-        policy.burst = self.burst.or(policy.burst);
-        policy.concurrency = self.concurrency.or(policy.concurrency);
-        policy.low_balance = self.low_balance.or(policy.low_balance);
-        policy
     }
 }
 

@@ -12,7 +12,7 @@ use crate::usage::{Counts, Meter};
 /// held for under the `max` rule.
 pub const MAX_OUTPUT_DEFAULT: u64 = 4_096;
 
-/// How many patterns a book may have. A look-up that finds no exact name walks the patterns, so this bounds it.
+/// How many prices a book may have. A look-up that finds no exact name walks the patterns, so this bounds it.
 pub const PATTERNS_MAX: usize = 10_000;
 
 /// How many of a meter a price is for.
@@ -54,7 +54,8 @@ pub struct Rate {
 pub struct Price {
     /// A model's name, or a beginning of one with `*` at its end: `gpt-4o*`.
     pub pattern: String,
-    /// The unit it is in, as `USD`. An account pays only prices in its own unit.
+    /// The unit it is in, as `USD`. An account pays only prices in its own unit, and its plans those in theirs: a pattern may have one
+    /// price in each unit.
     pub unit: String,
     /// What each meter costs. A meter that is not here costs nothing, except that `cached_input` and `cache_write` fall
     /// back to `input`, and `reasoning` to `output`: they are parts of those in the providers' own accounts.
@@ -82,11 +83,16 @@ pub enum PriceError {
         /// The price.
         price: Amount,
     },
-    /// Two prices for one pattern.
-    #[error("pattern `{0}` stands twice in the price book")]
-    Twice(String),
-    /// More patterns than a book holds.
-    #[error("the price book has {0} patterns; it holds at most {PATTERNS_MAX}")]
+    /// Two prices for one pattern in one unit.
+    #[error("pattern `{pattern}` stands twice with unit `{unit}` in the price book")]
+    Twice {
+        /// The pattern.
+        pattern: String,
+        /// The unit.
+        unit: String,
+    },
+    /// More prices than a book holds.
+    #[error("the price book has {0} prices; it holds at most {PATTERNS_MAX}")]
     TooMany(usize),
 }
 
@@ -168,9 +174,16 @@ impl Price {
 #[derive(Clone, Debug, Default)]
 pub struct PriceBook {
     version: u64,
-    exact: BTreeMap<String, Arc<Price>>,
+    exact: BTreeMap<String, InUnits>,
     /// Beginnings, longest first: the first match is the most particular one.
-    beginnings: Vec<(String, Arc<Price>)>,
+    beginnings: Vec<(String, InUnits)>,
+}
+
+/// The prices of one pattern, one in each unit, in the order they were given in: nearly always one.
+type InUnits = Vec<Arc<Price>>;
+
+fn in_unit<'a>(prices: &'a InUnits, unit: &str) -> Option<&'a Arc<Price>> {
+    prices.iter().find(|price| price.unit == unit)
 }
 
 impl PriceBook {
@@ -179,29 +192,29 @@ impl PriceBook {
         if prices.len() > PATTERNS_MAX {
             return Err(PriceError::TooMany(prices.len()));
         }
-        let mut book = Self {
-            version,
-            ..Self::default()
-        };
+        let mut exact: BTreeMap<String, InUnits> = BTreeMap::new();
+        let mut beginnings: BTreeMap<String, InUnits> = BTreeMap::new();
         for price in prices {
             price.check()?;
-            let pattern = price.pattern.clone();
-            let price = Arc::new(price);
-            let twice = match pattern.strip_suffix('*') {
-                None => book.exact.insert(pattern.clone(), price).is_some(),
-                Some(stem) => {
-                    let twice = book.beginnings.iter().any(|(other, _)| other == stem);
-                    book.beginnings.push((stem.into(), price));
-                    twice
-                }
+            let same = match price.pattern.strip_suffix('*') {
+                None => exact.entry(price.pattern.clone()),
+                Some(stem) => beginnings.entry(stem.into()),
             };
-            if twice {
-                return Err(PriceError::Twice(pattern));
+            let same = same.or_default();
+            if in_unit(same, &price.unit).is_some() {
+                let Price { pattern, unit, .. } = price;
+                return Err(PriceError::Twice { pattern, unit });
             }
+            same.push(Arc::new(price));
         }
-        book.beginnings
-            .sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        Ok(book)
+        let mut beginnings: Vec<_> = beginnings.into_iter().collect();
+        // Stable: those of one length stay in the order of their names.
+        beginnings.sort_by_key(|(stem, _)| std::cmp::Reverse(stem.len()));
+        Ok(Self {
+            version,
+            exact,
+            beginnings,
+        })
     }
 
     /// The version it was published under.
@@ -209,23 +222,23 @@ impl PriceBook {
         self.version
     }
 
-    /// The price of a model: its own, else the longest beginning's.
-    pub fn price(&self, model: &str) -> Option<&Arc<Price>> {
-        let by_beginning = || {
-            self.beginnings
+    /// The price of a model in a unit: its own, else the longest beginning's that has one in that unit. Prices in other units are as
+    /// if they were not there.
+    pub fn price(&self, model: &str, unit: &str) -> Option<&Arc<Price>> {
+        let exact = self.exact.get(model);
+        exact.and_then(|prices| in_unit(prices, unit)).or_else(|| {
+            let mut matching = self
+                .beginnings
                 .iter()
-                .find(|(stem, _)| model.starts_with(stem.as_str()))
-        };
-        self.exact
-            .get(model)
-            .or_else(|| by_beginning().map(|(_, price)| price))
+                .filter(|(stem, _)| model.starts_with(stem.as_str()));
+            matching.find_map(|(_, prices)| in_unit(prices, unit))
+        })
     }
 
     /// Every price, exact names first.
     pub fn prices(&self) -> impl Iterator<Item = &Arc<Price>> {
-        self.exact
-            .values()
-            .chain(self.beginnings.iter().map(|(_, price)| price))
+        let beginnings = self.beginnings.iter().map(|(_, prices)| prices);
+        self.exact.values().chain(beginnings).flatten()
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
-use crate::ledger::{Book, Claim, Entry, Event};
+use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
 use crate::usage::Tally;
 
@@ -51,6 +51,9 @@ pub enum StoreError {
     /// No account of that name.
     #[error("there is no account `{0}` in the store")]
     NoAccount(AccountId),
+    /// It was purged: neither opened again nor put back.
+    #[error("account `{0}` was purged; its id is never used again")]
+    Purged(AccountId),
 }
 
 /// A book as read, with all that is needed to run a command on it.
@@ -69,6 +72,13 @@ pub struct Snapshot {
     pub lost: Amount,
     /// What stands under each claim that was asked for, in that order.
     pub claims: Vec<Option<Claim>>,
+}
+
+impl Snapshot {
+    /// What the replicas have done: what a command is carried out with.
+    pub fn spent(&self) -> Spent {
+        Spent::of(&self.book, self.spend, self.unleased)
+    }
 }
 
 /// An account as a replica takes it up.
@@ -317,6 +327,28 @@ pub struct KeyRecord {
     /// Model patterns it may use, as in the price book; empty is all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// The service that its calls belong to, for whoever looks at usage; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+}
+
+impl KeyRecord {
+    /// A key that is good for ever, for everything, and that no secret belongs to.
+    pub(crate) const fn unlimited(id: KeyId, account: AccountId) -> Self {
+        Self {
+            id,
+            account,
+            digest: String::new(),
+            name: String::new(),
+            hint: String::new(),
+            created: Timestamp::from_nanos(0),
+            expires: None,
+            revoked: None,
+            qps: None,
+            models: Vec::new(),
+            service: String::new(),
+        }
+    }
 }
 
 /// Something changed that replicas keep in memory.
@@ -393,8 +425,22 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Snapshot>, StoreError>;
 
     /// Writes a book if its version is still the expected one; with it, or not at all, entries, events and claims. While the store's
-    /// history is younger than a lease only what is put back ([`Commit::restore`]) is taken; the rest is [`StoreError::Fenced`].
+    /// history is younger than a lease only what is put back ([`Commit::restore`]) is taken; the rest is [`StoreError::Fenced`]. Of an
+    /// account that was purged nothing is ever taken: [`StoreError::Purged`].
     async fn commit(&self, commit: Commit) -> Result<Stored, StoreError>;
+
+    /// Removes an account with all that is its own (book, keys, claims, entries, replicas' rows, usage) if its version is still the
+    /// expected one, and leaves a mark, so that nobody opens it again or puts it back. What the feed of events says of it stays there
+    /// until it is crowded out. Of one that was purged before, what is left is removed, whatever the version that is expected.
+    async fn purge(
+        &self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError>;
+
+    /// When an account was purged; `None` if it was not.
+    async fn purged(&self, account: &AccountId) -> Result<Option<Timestamp>, StoreError>;
 
     /// Carries out a replica's messages, each on its own; the answers in the same order.
     ///

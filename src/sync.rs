@@ -287,6 +287,12 @@ impl SyncHandle {
         self.0.flush(account).await
     }
 
+    /// Publishes one account's spend, and asks all replicas to give back at once what they may still spend of it and do not hold. What
+    /// is then still out is in flight, or with replicas that are silent. Others answer in their own time.
+    pub async fn give_back(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.0.give_back(account).await
+    }
+
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
         self.0.refresh(account).await?;
@@ -530,7 +536,7 @@ impl Sync {
             tracing::warn!(account = %id, calls, %amount, "calls that were open when the process was killed are charged");
         }
         let book = &opened.snapshot.book;
-        let rules = rules(book, opened.snapshot.spend, policy);
+        let rules = rules(book, opened.snapshot.spend, policy, self.clock.now());
         let hour = self.clock.now().wall.hour();
         let seen = taken.totals().acked();
         let total = taken.totals().total();
@@ -611,7 +617,8 @@ impl Sync {
     /// Notes how the store is doing by what it answered.
     fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
-            Ok(_) | Err(StoreError::NoAccount(_) | StoreError::Fenced(_)) => {
+            Ok(_)
+            | Err(StoreError::NoAccount(_) | StoreError::Purged(_) | StoreError::Fenced(_)) => {
                 let now = self.clock.now().mono.nanos().max(1);
                 self.status.failing.store(false, Relaxed);
                 self.status.last_ok.store(now, Relaxed);

@@ -1,4 +1,6 @@
-//! What a call used: counts by meter, and how sure they are. No prices here.
+//! What a call used: counts by meter, and how sure they are. Its rows as a time series are in [`series`]. No prices here.
+
+pub mod series;
 
 use serde::{Deserialize, Serialize};
 

@@ -70,6 +70,7 @@ async fn holds_that_are_open_when_it_stops_end_by_policy_and_are_in_the_store() 
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     };
     running
         .core

@@ -87,7 +87,12 @@ impl World {
             let engine = Engine::new([7; 16], Bounds::default(), Counters::in_memory());
             let name = ReplicaId::new(&format!("r-{n}")).unwrap();
             let opened = desk.open(&name, Hour(0)).unwrap();
-            let rules = rules(&opened.snapshot.book, Amount::ZERO, policy.clone());
+            let rules = rules(
+                &opened.snapshot.book,
+                Amount::ZERO,
+                policy.clone(),
+                Now::default(),
+            );
             let taken = engine.counters().take_up(&id);
             let account = engine.load(taken, rules, std::iter::empty());
             let record = KeyRecord {
@@ -101,6 +106,7 @@ impl World {
                 revoked: None,
                 qps: None,
                 models: Vec::new(),
+                service: String::new(),
             };
             let key = engine.load_key(None, &account, record);
             Replica {

@@ -162,6 +162,7 @@ fn entry(sequence: u64) -> Entry {
         priority: 0,
         expires: None,
         origin: None,
+        action: None,
     }
 }
 
@@ -173,6 +174,9 @@ fn event(name: &str, number: u64) -> Event {
         kind: EventKind::CreditAdded,
         balance: nano(5),
         amount: nano(i64::try_from(number).unwrap()),
+        about: None,
+        idempotency_key: None,
+        recipients: Vec::new(),
     }
 }
 
@@ -188,6 +192,7 @@ fn key(name: &str, id: &str, digest: &str) -> KeyRecord {
         revoked: None,
         qps: Some(7),
         models: vec!["gpt-*".into()],
+        service: "web".into(),
     }
 }
 

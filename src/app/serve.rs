@@ -375,5 +375,14 @@ fn control_settings(config: &Config) -> control::Settings {
             .map(|token| token.expose().to_owned()),
         tls,
         drain: config.shutdown.drain_max,
+        signing: config.licence_signing.as_ref().and_then(|signing| {
+            // The configuration is checked: there is one of that name.
+            let public_key = config.catalog.licence_keys.get(&signing.kid)?;
+            Some(control::Signing {
+                kid: signing.kid.clone(),
+                key_file: signing.key_file.clone(),
+                public_key: *public_key,
+            })
+        }),
     }
 }

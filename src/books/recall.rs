@@ -297,6 +297,19 @@ impl Recall {
         }
     }
 
+    /// Forgets an account for good, in memory and on disk.
+    pub(crate) async fn forget(&self, account: &AccountId) {
+        self.0.known.remove(account);
+        let Some(local) = self.local().map(Arc::clone) else {
+            return;
+        };
+        let id = account.clone();
+        let gone = tokio::task::spawn_blocking(move || local.forget(&id)).await;
+        if let Ok(Err(error)) = gone {
+            tracing::warn!(%account, %error, "what is remembered of a purged account stays on disk; it is never put back");
+        }
+    }
+
     /// Remembers a document that belongs to no account. Blocks.
     pub(crate) fn keep_named(&self, name: &str, version: u64, body: &impl Serialize) {
         let Some(local) = self.local() else { return };

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ledger::{Book, Entry, Healed, Rejected, TAIL_MAX, Told, heal, refill};
+use crate::ledger::{Book, Entry, Healed, Rejected, Spent, TAIL_MAX, Told, heal, refill};
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{Commit, History, KeyRecord, Restore, Snapshot};
@@ -156,8 +156,11 @@ impl Remembered {
                     standing.any(|(name, found)| name == claim && found.is_some())
                 };
                 // What is lost was spent all the same.
-                let spend = snapshot.spend.max(self.total);
-                heal(theirs, ours, spend, claimed, policy_of, now)?
+                let spent = Spent {
+                    spend: snapshot.spend.max(self.total),
+                    ..snapshot.spent()
+                };
+                heal(theirs, ours, spent, claimed, policy_of, now)?
             }
         };
         let theirs = stands.map_or(0, |stands| stands.snapshot.version);

@@ -8,7 +8,7 @@ use super::failure::{Exit, Failure};
 use super::ledger;
 use super::out::{Cell, Record};
 use super::remote::{Limit, Session};
-use super::values::{amount, amount_cell, instant, instant_cell, part, request_id, word};
+use super::values::{amount, amount_cell, instant, instant_cell, part, request_id, unword, word};
 use crate::clock::Timestamp;
 use crate::money::Amount;
 use crate::proto::v1;
@@ -63,12 +63,45 @@ pub(super) enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Take back what an entry of usage or a late charge took, in part or whole
+    Correct {
+        account: String,
+        /// The number of that entry
+        sequence: u64,
+        /// How much of it, as 0.25
+        amount: Amount,
+        /// Why, for the reader of the ledger
+        #[arg(long)]
+        note: String,
+        #[command(flatten)]
+        once: Once,
+    },
+    /// Take back what is left of an order
+    Void {
+        account: String,
+        order: String,
+        /// Why, for the reader of the ledger
+        #[arg(long)]
+        note: String,
+        #[command(flatten)]
+        once: Once,
+    },
     /// What is left of what was put in
     Blocks {
         account: String,
+        /// Of this kind only: bonus, paid or plan; may be given several times
+        #[arg(long, value_parser = kind)]
+        kind: Vec<v1::CreditKind>,
+        /// Of this order only
+        #[arg(long, value_name = "ID")]
+        order_id: Option<String>,
         #[command(flatten)]
         limit: Limit,
     },
+}
+
+fn kind(text: &str) -> Result<v1::CreditKind, String> {
+    unword(text, "CREDIT_KIND_", v1::CreditKind::from_str_name)
 }
 
 /// What credit is like.
@@ -104,11 +137,11 @@ pub(super) struct CallArgs {
 pub(super) struct Once {
     /// Under which it counts once, however often it is sent; made up if not given
     #[arg(long, value_name = "ID")]
-    request_id: Option<String>,
+    pub(super) request_id: Option<String>,
 }
 
 pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
-    let done = match command {
+    let moved = match command {
         Command::Recharge {
             account,
             amount,
@@ -135,13 +168,58 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
             call,
             once,
         } => late_charge(session, account, amount, call, once).await,
-        Command::Blocks { account, limit } => return blocks(session, account, limit).await,
+        Command::Correct {
+            account,
+            sequence,
+            amount: money,
+            note,
+            once,
+        } => {
+            let id = request_id(once.request_id)?;
+            let request = v1::CorrectRequest {
+                account_id: account,
+                request_id: id.clone(),
+                sequence,
+                amount: Some(amount(money)),
+                note,
+            };
+            done(session.credits().correct(request).await, &id)
+        }
+        Command::Void {
+            account,
+            order,
+            note,
+            once,
+        } => {
+            let id = request_id(once.request_id)?;
+            let request = v1::VoidCreditRequest {
+                account_id: account,
+                request_id: id.clone(),
+                order_id: order,
+                note,
+            };
+            done(session.credits().void_credit(request).await, &id)
+        }
+        Command::Blocks {
+            account,
+            kind,
+            order_id,
+            limit,
+        } => {
+            let request = v1::ListCreditBlocksRequest {
+                account_id: account,
+                kinds: kind.into_iter().map(Into::into).collect(),
+                order_id: order_id.unwrap_or_default(),
+                ..v1::ListCreditBlocksRequest::default()
+            };
+            return blocks(session, request, limit).await;
+        }
     };
-    done?.show(session)
+    moved?.show(session)
 }
 
 /// What every request that moves money is answered with.
-struct Done {
+pub(super) struct Done {
     entry: Option<v1::Entry>,
     account: Option<v1::Account>,
     replayed: bool,
@@ -158,10 +236,17 @@ macro_rules! done {
     )*};
 }
 
-done! { RechargeResponse GrantResponse AdjustResponse LateChargeResponse }
+done! {
+    RechargeResponse GrantResponse AdjustResponse LateChargeResponse CorrectResponse VoidCreditResponse
+    MarkOverdueResponse ClearOverdueResponse ReactivateCapabilityResponse SetInvoicedAmountResponse
+    CloseAccountResponse CancelRefundResponse
+}
 
 /// What came of a request under an id.
-fn done<T: Into<Done>>(answer: Result<Response<T>, Status>, id: &str) -> Result<Done, Failure> {
+pub(super) fn done<T: Into<Done>>(
+    answer: Result<Response<T>, Status>,
+    id: &str,
+) -> Result<Done, Failure> {
     let answer = answer.map_err(|status| repeatable(status, id))?;
     Ok(answer.into_inner().into())
 }
@@ -245,7 +330,7 @@ async fn late_charge(
 }
 
 /// After a failure that leaves open what happened, the same request may be sent again, and only under the same id.
-fn repeatable(status: Status, id: &str) -> Failure {
+pub(super) fn repeatable(status: Status, id: &str) -> Failure {
     let failure = Failure::from(status);
     match failure.exit {
         Exit::Usage | Exit::NotFound | Exit::Refused => failure,
@@ -256,17 +341,40 @@ fn repeatable(status: Status, id: &str) -> Failure {
 }
 
 impl Done {
+    /// Of an answer with more in it.
+    pub(super) const fn of(
+        entry: Option<v1::Entry>,
+        account: Option<v1::Account>,
+        replayed: bool,
+    ) -> Self {
+        Self {
+            entry,
+            account,
+            replayed,
+        }
+    }
+
     /// The entry that was made, and the account after it.
-    fn show(self, session: &Session) -> Result<(), Failure> {
+    pub(super) fn show(self, session: &Session) -> Result<(), Failure> {
+        self.show_with(session, Vec::new())
+    }
+
+    /// The same with more in it, that comes first.
+    pub(super) fn show_with(
+        self,
+        session: &Session,
+        more: Vec<(&'static str, Cell)>,
+    ) -> Result<(), Failure> {
         let entry = ledger::show(&part(self.entry, "entry")?);
         let account = account::show(&part(self.account, "account")?);
         let out = session.out;
         if out.json {
-            return out.record(&Record(vec![
+            let answer = [
                 ("entry", Cell::Record(Box::new(entry))),
                 ("account", Cell::Record(Box::new(account))),
                 ("replayed", Cell::Flag(self.replayed)),
-            ]));
+            ];
+            return out.record(&Record(more.into_iter().chain(answer).collect()));
         }
         if self.replayed {
             out.remark("It had been carried out before; nothing was changed now.");
@@ -289,18 +397,21 @@ impl Done {
             "debt",
             "as_of",
         ];
-        let shown = entry.pick(&money).0.into_iter();
+        let shown = more.into_iter().chain(entry.pick(&money).0);
         let shown = shown.chain(account.pick(&standing).0);
         out.record(&Record(shown.collect()))
     }
 }
-
-async fn blocks(session: &Session, account: String, limit: Limit) -> Result<(), Failure> {
+async fn blocks(
+    session: &Session,
+    request: v1::ListCreditBlocksRequest,
+    limit: Limit,
+) -> Result<(), Failure> {
     let blocks = session.pages(limit, async |page_size, page_token| {
         let request = v1::ListCreditBlocksRequest {
-            account_id: account.clone(),
             page_size,
             page_token,
+            ..request.clone()
         };
         let page = session
             .credits()

@@ -31,6 +31,9 @@ pub(super) enum Command {
         /// Leave out those that were revoked
         #[arg(long)]
         active: bool,
+        /// Of this service only
+        #[arg(long)]
+        service: Option<String>,
         #[command(flatten)]
         limit: Limit,
     },
@@ -40,7 +43,7 @@ pub(super) enum Command {
         key: String,
         #[command(flatten)]
         fields: Fields,
-        /// Clear a field: name, models, qps, expires
+        /// Clear a field: name, models, qps, expires, service
         #[arg(long, value_name = "FIELD", value_parser = clearable)]
         clear: Vec<&'static str>,
         /// Change it only if nobody else has since; as `key get` shows it
@@ -66,6 +69,9 @@ pub(super) struct Fields {
     /// From this instant on it is refused, as 2026-12-31T00:00:00Z
     #[arg(long, value_name = "INSTANT")]
     expires: Option<Timestamp>,
+    /// The service that its calls belong to, for `usage series`
+    #[arg(long)]
+    service: Option<String>,
 }
 
 impl Fields {
@@ -75,6 +81,7 @@ impl Fields {
             ("models", !self.model.is_empty()),
             ("qps", self.qps.is_some()),
             ("expire_time", self.expires.is_some()),
+            ("service", self.service.is_some()),
         ];
         given
             .into_iter()
@@ -89,6 +96,7 @@ impl Fields {
             models: self.model,
             qps: self.qps,
             expire_time: self.expires.map(instant),
+            service: self.service.unwrap_or_default(),
             ..v1::Key::default()
         }
     }
@@ -100,7 +108,8 @@ fn clearable(field: &str) -> Result<&'static str, String> {
         "models" => Ok("models"),
         "qps" => Ok("qps"),
         "expires" => Ok("expire_time"),
-        _ => Err("it is name, models, qps or expires".into()),
+        "service" => Ok("service"),
+        _ => Err("it is name, models, qps, expires or service".into()),
     }
 }
 
@@ -134,8 +143,17 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::List {
             account,
             active,
+            service,
             limit,
-        } => return list(session, account, active, limit).await,
+        } => {
+            let request = v1::ListKeysRequest {
+                account_id: account,
+                active_only: active,
+                service: service.unwrap_or_default(),
+                ..v1::ListKeysRequest::default()
+            };
+            return list(session, request, limit).await;
+        }
         Command::Get { account, key } => {
             let request = v1::GetKeyRequest {
                 account_id: account,
@@ -178,23 +196,21 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
 
 async fn list(
     session: &Session,
-    account: String,
-    active_only: bool,
+    request: v1::ListKeysRequest,
     limit: Limit,
 ) -> Result<(), Failure> {
     let keys = session.pages(limit, async |page_size, page_token| {
         let request = v1::ListKeysRequest {
-            account_id: account.clone(),
             page_size,
             page_token,
-            active_only,
+            ..request.clone()
         };
         let page = session.keys().list_keys(request).await?.into_inner();
         Ok((page.keys, page.next_page_token))
     });
     let keys: Vec<Record> = keys.await?.iter().map(show).collect();
     let columns = [
-        "key", "hint", "state", "name", "models", "qps", "created", "expires", "revoked",
+        "key", "hint", "state", "name", "models", "qps", "created", "expires", "revoked", "service",
     ];
     session.out.table(&keys, &columns)
 }
@@ -211,6 +227,7 @@ fn show(key: &v1::Key) -> Record {
         ("created", instant_cell(key.create_time.as_ref())),
         ("expires", instant_cell(key.expire_time.as_ref())),
         ("revoked", instant_cell(key.revoke_time.as_ref())),
+        ("service", Cell::text(&key.service)),
         ("etag", Cell::text(&key.etag)),
     ])
 }

@@ -14,7 +14,9 @@ pub(super) enum Command {
     /// List what changed the balance of an account, in order
     List {
         account: String,
-        /// Of this kind only: configuration, recharge, grant, adjustment, late_charge, usage, expiry
+        /// Of this kind only: configuration, recharge, grant, adjustment, late_charge, usage, expiry, overdue_marked,
+        /// overdue_cleared, reactivation, refund_begun, refund, refund_cancelled, invoiced_amount, plan_purchase, plan_added,
+        /// plan_removed, qps_plan_purchase, correction, void, invoice_closed, invoice_settled, closed
         #[arg(long, value_parser = kind)]
         kind: Vec<v1::EntryKind>,
         /// From this instant on, as 2026-01-31T00:00:00Z
@@ -26,6 +28,18 @@ pub(super) enum Command {
         /// The newest first
         #[arg(long)]
         newest: bool,
+        /// Of this order only
+        #[arg(long, value_name = "ID")]
+        order_id: Option<String>,
+        /// Late charges for calls of this key only
+        #[arg(long)]
+        key: Option<String>,
+        /// Late charges for this model only
+        #[arg(long)]
+        model: Option<String>,
+        /// Only those that moved money
+        #[arg(long)]
+        moving: bool,
         #[command(flatten)]
         limit: Limit,
     },
@@ -46,6 +60,10 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
             since,
             until,
             newest,
+            order_id,
+            key,
+            model,
+            moving,
             limit,
         } => {
             let request = v1::ListEntriesRequest {
@@ -54,6 +72,10 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 start_time: since.map(instant),
                 end_time: until.map(instant),
                 newest_first: newest,
+                order_id: order_id.unwrap_or_default(),
+                key_id: key.unwrap_or_default(),
+                model: model.unwrap_or_default(),
+                moving_only: moving,
                 ..v1::ListEntriesRequest::default()
             };
             list(session, request, limit).await
@@ -118,6 +140,7 @@ pub(super) fn show(entry: &v1::Entry) -> Record {
         ("order", Cell::text(&entry.order_id)),
         ("key", Cell::text(&entry.key_id)),
         ("model", Cell::text(&entry.model)),
+        ("expires", instant_cell(entry.expire_time.as_ref())),
         ("note", Cell::text(&entry.note)),
     ])
 }

@@ -105,6 +105,11 @@ impl Record {
         found.map_or(&Cell::None, |(_, cell)| cell)
     }
 
+    /// Whether there is something under a name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        *self.get(name) != Cell::None
+    }
+
     fn to_json(&self) -> Value {
         let fields = self.0.iter();
         let fields = fields.map(|(name, cell)| ((*name).to_owned(), cell.to_json()));

@@ -34,6 +34,9 @@ pub(super) enum Command {
     Delete {
         /// The pattern, as it was set
         pattern: String,
+        /// The unit, if the pattern has prices in several
+        #[arg(long)]
+        unit: Option<String>,
         /// Take it back only if nobody has changed a price since
         #[arg(long)]
         etag: Option<String>,
@@ -96,10 +99,15 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 .out
                 .record(&shown.with("etag", Cell::text(set.etag)))
         }
-        Command::Delete { pattern, etag } => {
+        Command::Delete {
+            pattern,
+            unit,
+            etag,
+        } => {
             let request = v1::DeletePriceRequest {
                 pattern: pattern.clone(),
                 etag: etag.unwrap_or_default(),
+                unit: unit.unwrap_or_default(),
             };
             let etag = prices.delete_price(request).await?.into_inner().etag;
             let gone = vec![("deleted", Cell::text(pattern)), ("etag", Cell::text(etag))];

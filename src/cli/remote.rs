@@ -151,11 +151,16 @@ clients! {
     credits: credit_service_client, CreditServiceClient;
     events: event_service_client, EventServiceClient;
     holds: hold_service_client, HoldServiceClient;
+    invoices: invoice_service_client, InvoiceServiceClient;
     keys: key_service_client, KeyServiceClient;
     ledgers: ledger_service_client, LedgerServiceClient;
+    licences: licence_service_client, LicenceServiceClient;
+    plans: plan_service_client, PlanServiceClient;
     policies: policy_service_client, PolicyServiceClient;
     prices: price_service_client, PriceServiceClient;
+    refunds: refund_service_client, RefundServiceClient;
     syncs: sync_service_client, SyncServiceClient;
+    tenants: tenant_service_client, TenantServiceClient;
     usages: usage_service_client, UsageServiceClient;
 }
 

@@ -45,7 +45,7 @@ pub(super) fn instant_cell(at: Option<&prost_types::Timestamp>) -> Cell {
     }
 }
 
-/// `500ms`, `30s`, `10m`, `24h`.
+/// `500ms`, `30s`, `10m`, `24h`, `180d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -56,7 +56,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("a duration is a whole number and ms, s, m or h, as in 30s".into()),
+        "d" => 86_400_000,
+        _ => return Err("a duration is a whole number and ms, s, m, h or d, as in 30s".into()),
     };
     let number: u64 = number
         .parse()
@@ -185,6 +186,7 @@ mod tests {
             ("30s", 30_000),
             ("10m", 600_000),
             ("24h", 86_400_000),
+            ("2d", 172_800_000),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -194,7 +196,7 @@ mod tests {
             "1",
             "1.5s",
             "-1s",
-            "1d",
+            "1w",
             "1 s",
             "99999999999999999999s",
             "18446744073709551615h",

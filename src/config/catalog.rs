@@ -4,14 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
+use super::LicenceSigning;
 use super::reader::Reader;
-use super::values::{amount, amount_or_zero, choice, count, text};
-use crate::catalog::{Layer, POLICIES_MAX};
-use crate::policy::{HoldRule, Policy};
+use super::values::{amount, amount_or_zero, choice, count, file, flag, text, texts};
+use crate::catalog::{Layer, POLICIES_MAX, TENANTS_MAX, Tenant};
+use crate::licence::{KEYS_MAX, Keys, PublicKey};
+use crate::policy::{HoldRule, Overrides, Policy, TIME_MS_MAX};
 use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
 use crate::usage::Meter;
 
-pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
+/// Prices, policies and the keys of licences; and what licences are signed with.
+pub(super) fn layer(root: &mut Reader<'_>) -> (Layer, Option<LicenceSigning>) {
+    let (licence_keys, signing) = licences(root);
+    (priced(root, licence_keys), signing)
+}
+
+fn priced(root: &mut Reader<'_>, licence_keys: Keys) -> Layer {
     let sections = root.list("prices");
     if sections.len() > PATTERNS_MAX {
         root.problem(
@@ -41,10 +49,82 @@ pub(super) fn layer(root: &mut Reader<'_>) -> Layer {
         }
         policies.insert(name, policy(section));
     }
-    Layer { prices, policies }
+    let tenants = tenants(root);
+    Layer {
+        prices,
+        policies,
+        tenants,
+        licence_keys,
+    }
 }
 
-fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Price> {
+fn tenants(root: &mut Reader<'_>) -> BTreeMap<String, Tenant> {
+    let named = root.named("tenants");
+    if named.len() > TENANTS_MAX {
+        root.problem(
+            "tenants",
+            &format!("has {} tables; there may be {TENANTS_MAX}", named.len()),
+        );
+    }
+    let mut tenants = BTreeMap::new();
+    for (name, mut section) in named {
+        if !policy_name(&name) {
+            section.problem(
+                "",
+                "is no name for a tenant; write at most 64 of the characters A-Z a-z 0-9 . _ -",
+            );
+        }
+        let policy = section.read("policy", text);
+        let overrides = section.section_or_empty("overrides");
+        tenants.insert(
+            name,
+            Tenant {
+                policy,
+                overrides: self::overrides(overrides),
+            },
+        );
+    }
+    tenants
+}
+
+/// `[licences]`: who may have signed a licence, and what this sidecar signs with, if it does.
+fn licences(root: &mut Reader<'_>) -> (Keys, Option<LicenceSigning>) {
+    let mut section = root.section_or_empty("licences");
+    let key = |name: &str, value: &Value| {
+        if !policy_name(name) {
+            return Err(
+                "the name before it is none; write at most 64 of the characters A-Z a-z 0-9 . _ -"
+                    .into(),
+            );
+        }
+        let key = text(value)?.parse().map_err(|error| format!("{error}"));
+        key.map(|key: PublicKey| (name.to_owned(), key))
+    };
+    let keys: Keys = section.entries("keys", false, key).into_iter().collect();
+    if keys.len() > KEYS_MAX {
+        let many = format!("has {} keys; there may be {KEYS_MAX}", keys.len());
+        section.problem("keys", &many);
+    }
+    let signing = section.section("signing").and_then(|mut signing| {
+        let kid = signing.need("kid", "\"2026\"", text);
+        let key_file = signing.need("key_file", "\"/path/to/licences.pem\"", file);
+        if let Some(kid) = kid.as_ref().filter(|kid| !keys.contains_key(*kid)) {
+            let names: Vec<_> = keys.keys().map(String::as_str).collect();
+            let unknown = format!(
+                "is \"{kid}\", which is not in licences.keys ({}): what is signed here could not be checked",
+                names.join(", ")
+            );
+            signing.problem("kid", &unknown);
+        }
+        Some(LicenceSigning {
+            kid: kid?,
+            key_file: key_file?,
+        })
+    });
+    (keys, signing)
+}
+
+fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<(String, String)>) -> Option<Price> {
     let pattern = section.need("pattern", "\"gpt-4o*\"", text);
     let unit = section.need("unit", "\"USD\"", unit);
     let max_output = section.read("max_output", count(1..=u64::MAX));
@@ -63,12 +143,12 @@ fn price(mut section: Reader<'_>, patterns: &mut BTreeSet<String>) -> Option<Pri
         rates,
         max_output,
     };
-    if !patterns.insert(price.pattern.clone()) {
+    if !patterns.insert((price.pattern.clone(), price.unit.clone())) {
         section.problem(
             "pattern",
             &format!(
-                "is \"{}\", which has a price above; keep one of them",
-                price.pattern
+                "is \"{}\", which has a price above, in {}; keep one of them",
+                price.pattern, price.unit
             ),
         );
         return None;
@@ -128,35 +208,51 @@ fn unit(value: &Value) -> Result<String, String> {
     Err("write at most 16 letters, digits, _ or -, such as \"USD\"".into())
 }
 
-fn policy(mut section: Reader<'_>) -> Policy {
-    let default = Policy::default();
-    let policy = Policy {
-        block_when: section
-            .read("block_when", choice)
-            .unwrap_or(default.block_when),
-        credit_limit: section
-            .read("credit_limit", amount_or_zero)
-            .unwrap_or(default.credit_limit),
-        hold: section.read("hold", hold).unwrap_or(default.hold),
-        hold_ms_max: section
-            .read("hold_ms_max", count(1..=86_400_000))
-            .unwrap_or(default.hold_ms_max),
-        unsettled: section
-            .read("unsettled", choice)
-            .unwrap_or(default.unsettled),
+fn policy(section: Reader<'_>) -> Policy {
+    overrides(section).over(&Policy::default())
+}
+
+/// The fields of a policy that are set, each as it is written there.
+fn overrides(mut section: Reader<'_>) -> Overrides {
+    let overrides = Overrides {
+        block_when: section.read("block_when", choice),
+        credit_limit: section.read("credit_limit", amount_or_zero),
+        hold: section.read("hold", hold),
+        hold_ms_max: section.read("hold_ms_max", count(1..=86_400_000)),
+        unsettled: section.read("unsettled", choice),
+        store_outage: section.read("store_outage", choice),
+        resume: section.read("resume", choice),
+        capabilities: section.read("capabilities", texts),
+        plans_while_overdue: section.read("plans_while_overdue", choice),
+        qps_plans_while_overdue: section.read("qps_plans_while_overdue", choice),
+        plan_shortfall: section.read("plan_shortfall", choice),
+        gifts_pay_debt: section.read("gifts_pay_debt", flag),
+        purchase_max_by_tier: section.read("purchase_max_by_tier", choice),
+        refunds: section.read("refunds", choice),
+        alerts: section.read("alerts", choice),
+        enforcement: section.read("enforcement", choice),
+        mode: section.read("mode", choice),
+        invoice_limit: section.read("invoice_limit", amount_or_zero),
         qps: section.read("qps", count(1..=u32::MAX.into())),
         burst: section.read("burst", count(1..=u32::MAX.into())),
         concurrency: section.read("concurrency", count(1..=u32::MAX.into())),
         low_balance: section.read("low_balance", amount),
-        store_outage: section
-            .read("store_outage", choice)
-            .unwrap_or(default.store_outage),
+        grace: section.read("grace", choice),
+        grace_limit: section.read("grace_limit", amount_or_zero),
+        suspend_after: section.read("suspend_after", choice),
+        purge_after_ms: section.read("purge_after_ms", count(1..=TIME_MS_MAX)),
+        purchase_min: section.read("purchase_min", amount),
+        purchase_max: section.read("purchase_max", amount),
+        credit_expires_after_ms: section.read("credit_expires_after_ms", count(1..=TIME_MS_MAX)),
+        credit_expiring_ms: section.read("credit_expiring_ms", count(1..=TIME_MS_MAX)),
+        live_from: section.read("live_from", choice),
+        auto_recharge: section.read("auto_recharge", choice),
     };
     // The policy's own word is the last one: a rule added there must not be forgotten here.
-    for problem in policy.problems() {
+    for problem in overrides.over(&Policy::default()).problems() {
         section.problem("", &problem);
     }
-    policy
+    overrides
 }
 
 fn hold(value: &Value) -> Result<HoldRule, String> {

@@ -35,7 +35,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
     let engine = engine(root.section_or_empty("engine"));
     let upstreams = routes::upstreams(root.list("upstreams"));
     let routes = routes::routes(root.list("routes"), &upstreams);
-    let catalog = catalog::layer(&mut root);
+    let (catalog, licence_signing) = catalog::layer(&mut root);
     let log = log(root.section_or_empty("log"));
     let shutdown = shutdown(root.section_or_empty("shutdown"));
     apart(&root, &proxy, &control, &admin);
@@ -50,6 +50,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
         upstreams: upstreams.into_known(),
         routes,
         catalog,
+        licence_signing,
         log,
         shutdown,
     })

@@ -2,15 +2,14 @@
 
 use tonic::{Request, Response, Status};
 
-use super::Control;
 use super::account::remaining;
 use super::errors::{Fault, answer};
 use super::pages::{Filter, ROWS, cut};
-use crate::id::AccountId;
-use crate::ledger::{Action, Command};
+use super::{Control, Moved, moved};
+use crate::ledger::Action;
 use crate::proto::convert::{
-    account_id, amount_from, block, entry, key_id, model, note, timestamp_from, token,
-    token_or_none,
+    FieldError, account_id, amount_from, block, credit_kinds, key_id, model, note,
+    readable_account_id, timestamp_from, token, token_or_none,
 };
 use crate::proto::v1::{self, credit_service_server::CreditService};
 
@@ -20,48 +19,42 @@ impl CreditService for Control {
         &self,
         request: Request<v1::RechargeRequest>,
     ) -> Result<Response<v1::RechargeResponse>, Status> {
-        let moved = self.recharged(request.into_inner()).await;
-        answer(moved.map(|moved| v1::RechargeResponse {
-            entry: Some(moved.entry),
-            account: Some(moved.account),
-            replayed: moved.replayed,
-        }))
+        moved!(RechargeResponse, self.recharged(request.into_inner()))
     }
 
     async fn grant(
         &self,
         request: Request<v1::GrantRequest>,
     ) -> Result<Response<v1::GrantResponse>, Status> {
-        let moved = self.granted(request.into_inner()).await;
-        answer(moved.map(|moved| v1::GrantResponse {
-            entry: Some(moved.entry),
-            account: Some(moved.account),
-            replayed: moved.replayed,
-        }))
+        moved!(GrantResponse, self.granted(request.into_inner()))
     }
 
     async fn adjust(
         &self,
         request: Request<v1::AdjustRequest>,
     ) -> Result<Response<v1::AdjustResponse>, Status> {
-        let moved = self.adjusted(request.into_inner()).await;
-        answer(moved.map(|moved| v1::AdjustResponse {
-            entry: Some(moved.entry),
-            account: Some(moved.account),
-            replayed: moved.replayed,
-        }))
+        moved!(AdjustResponse, self.adjusted(request.into_inner()))
     }
 
     async fn late_charge(
         &self,
         request: Request<v1::LateChargeRequest>,
     ) -> Result<Response<v1::LateChargeResponse>, Status> {
-        let moved = self.charged_late(request.into_inner()).await;
-        answer(moved.map(|moved| v1::LateChargeResponse {
-            entry: Some(moved.entry),
-            account: Some(moved.account),
-            replayed: moved.replayed,
-        }))
+        moved!(LateChargeResponse, self.charged_late(request.into_inner()))
+    }
+
+    async fn correct(
+        &self,
+        request: Request<v1::CorrectRequest>,
+    ) -> Result<Response<v1::CorrectResponse>, Status> {
+        moved!(CorrectResponse, self.corrected(request.into_inner()))
+    }
+
+    async fn void_credit(
+        &self,
+        request: Request<v1::VoidCreditRequest>,
+    ) -> Result<Response<v1::VoidCreditResponse>, Status> {
+        moved!(VoidCreditResponse, self.voided(request.into_inner()))
     }
 
     async fn list_credit_blocks(
@@ -70,13 +63,6 @@ impl CreditService for Control {
     ) -> Result<Response<v1::ListCreditBlocksResponse>, Status> {
         answer(self.credit_blocks(request.into_inner()).await)
     }
-}
-
-/// What all that moves money answers.
-struct Moved {
-    entry: v1::Entry,
-    account: v1::Account,
-    replayed: bool,
 }
 
 impl Control {
@@ -94,7 +80,7 @@ impl Control {
             expires,
             note,
         };
-        self.move_money(&id, request_id, action).await
+        self.carry_out(&id, request_id, action).await
     }
 
     async fn granted(&self, request: v1::GrantRequest) -> Result<Moved, Fault> {
@@ -111,7 +97,7 @@ impl Control {
             expires,
             note,
         };
-        self.move_money(&id, request_id, action).await
+        self.carry_out(&id, request_id, action).await
     }
 
     async fn adjusted(&self, request: v1::AdjustRequest) -> Result<Moved, Fault> {
@@ -120,7 +106,7 @@ impl Control {
         let note = note("note", &request.note)?;
         let unit = self.0.units.of(&id).await?;
         let amount = amount_from("amount", request.amount.as_ref(), &unit)?;
-        self.move_money(&id, request_id, Action::Adjust { amount, note })
+        self.carry_out(&id, request_id, Action::Adjust { amount, note })
             .await
     }
 
@@ -144,42 +130,46 @@ impl Control {
             model,
             note,
         };
-        self.move_money(&id, request_id, action).await
+        self.carry_out(&id, request_id, action).await
     }
 
-    async fn move_money(
-        &self,
-        id: &AccountId,
-        request_id: String,
-        action: Action,
-    ) -> Result<Moved, Fault> {
-        let command = Command {
-            idempotency_key: Some(request_id),
-            action,
+    async fn corrected(&self, request: v1::CorrectRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        let note = note("note", &request.note)?;
+        let unit = self.0.units.of(&id).await?;
+        if request.sequence == 0 {
+            let what = "the number of the entry, as ListEntries has it";
+            return Err(FieldError::missing("sequence", what).into());
+        }
+        let action = Action::Correct {
+            sequence: request.sequence,
+            amount: amount_from("amount", request.amount.as_ref(), &unit)?,
+            note,
         };
-        let done = self.core().books.run(id, command).await?;
-        self.refresh(id).await;
-        let book = &done.snapshot.book;
-        // Whatever moves money makes an entry, and a repeat gives the one that was made.
-        let made = done
-            .entry
-            .as_ref()
-            .ok_or_else(|| Fault::Corrupt(format!("a command of account `{id}` made no entry")))?;
-        Ok(Moved {
-            entry: entry(made, id.as_str(), &book.unit),
-            account: self.account(&done.snapshot, self.core().clock.now().wall),
-            replayed: done.replayed,
-        })
+        self.carry_out(&id, request_id, action).await
+    }
+
+    async fn voided(&self, request: v1::VoidCreditRequest) -> Result<Moved, Fault> {
+        let id = account_id("account_id", &request.account_id)?;
+        let request_id = token("request_id", &request.request_id)?;
+        let action = Action::Void {
+            order_id: token("order_id", &request.order_id)?,
+            note: note("note", &request.note)?,
+        };
+        self.carry_out(&id, request_id, action).await
     }
 
     async fn credit_blocks(
         &self,
         mut request: v1::ListCreditBlocksRequest,
     ) -> Result<v1::ListCreditBlocksResponse, Fault> {
-        let id = account_id("account_id", &request.account_id)?;
+        let id = readable_account_id("account_id", &request.account_id)?;
         let size = ROWS.of(std::mem::take(&mut request.page_size))?;
         let page_token = std::mem::take(&mut request.page_token);
         let filter = Filter::new("ListCreditBlocks", &request);
+        let kinds = credit_kinds("kinds", &request.kinds)?;
+        let order = token_or_none("order_id", &request.order_id)?;
         let after = filter.number(&page_token)?.unwrap_or_default();
         self.flush(&id).await;
         let snapshot = self.read(&id).await?;
@@ -188,6 +178,8 @@ impl Control {
             .zip(1..)
             .map(|((each, left), rank)| block(each, left, rank, unit))
             .filter(|block| block.block_id > after)
+            .filter(|block| kinds.is_empty() || kinds.contains(&block.kind()))
+            .filter(|block| order.as_ref().is_none_or(|order| *order == block.order_id))
             .collect();
         blocks.sort_by_key(|block| block.block_id);
         let more = cut(&mut blocks, size);

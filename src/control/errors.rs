@@ -52,8 +52,17 @@ pub(super) enum Fault {
         /// Those that there are.
         known: String,
     },
+    /// An account names a tenant that there is none of.
+    NoTenant {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// The account exists.
     AccountExists(AccountId),
+    /// The account was purged.
+    Purged(AccountId),
     /// The key exists.
     KeyExists(KeyId),
     /// The secret belongs to another key.
@@ -71,10 +80,20 @@ pub(super) enum Fault {
     },
     /// Too many write at once.
     Contended(String),
-    /// The book would leave the range of an amount.
-    OutOfRange,
-    /// The account has as many credit blocks as it may.
-    BlocksLimit(String),
+    /// The ledger's rules say no.
+    Rejected(Box<Rejected>),
+    /// The account is neither closed nor suspended for long enough to be purged.
+    NotPurgeable(AccountId, &'static str),
+    /// The account cannot be purged while calls of it are in flight.
+    HeldHere(Amount),
+    /// The tenant stands in the configuration, which only its operator changes.
+    TenantConfigured(String),
+    /// No licences are signed here.
+    NoSigner,
+    /// The licence was issued before.
+    LicenceExists(String),
+    /// A model that costs nobody knows what.
+    NotPriced(String),
     /// There are as many prices or policies as there may be.
     CatalogLimit(String),
     /// The price stands in the configuration, which only its operator changes.
@@ -124,6 +143,10 @@ pub(super) enum Thing {
     Price,
     /// A hold.
     Hold,
+    /// A tenant.
+    Tenant,
+    /// A licence.
+    Licence,
 }
 
 impl Thing {
@@ -134,6 +157,8 @@ impl Thing {
             Self::Policy => "POLICY_NOT_FOUND",
             Self::Price => "PRICE_NOT_FOUND",
             Self::Hold => "HOLD_NOT_FOUND",
+            Self::Tenant => "TENANT_NOT_FOUND",
+            Self::Licence => "LICENCE_NOT_FOUND",
         }
     }
 
@@ -144,6 +169,8 @@ impl Thing {
             Self::Policy => "policy",
             Self::Price => "price",
             Self::Hold => "hold",
+            Self::Tenant => "tenant",
+            Self::Licence => "licence",
         }
     }
 }
@@ -200,10 +227,22 @@ impl Fault {
                 format!("there is no policy `{name}`; the known ones are: {known}"),
             )
             .about("policy", name),
+            Self::NoTenant { name, known } => parts(
+                Code::NotFound,
+                Thing::Tenant.reason(),
+                format!("there is no tenant `{name}`; the known ones are: {known}"),
+            )
+            .about("tenant", name),
             Self::AccountExists(id) => parts(
                 Code::AlreadyExists,
                 "ACCOUNT_EXISTS",
                 format!("account `{id}` exists already"),
+            )
+            .about("account", id.as_str()),
+            Self::Purged(id) => parts(
+                Code::FailedPrecondition,
+                "ACCOUNT_PURGED",
+                format!("account `{id}` was purged; its id is never used again, choose another"),
             )
             .about("account", id.as_str()),
             Self::KeyExists(id) => parts(
@@ -241,19 +280,47 @@ impl Fault {
                 format!("{what} is being changed by too many at once; try again"),
             )
             .after(Some(CONTENDED_RETRY)),
-            Self::OutOfRange => parts(
-                Code::OutOfRange,
-                "AMOUNT_OUT_OF_RANGE",
-                Rejected::OutOfRange.to_string(),
+            Self::Rejected(rejected) => rejection(rejected),
+            Self::NotPurgeable(id, state) => parts(
+                Code::FailedPrecondition,
+                "NOT_PURGEABLE",
+                format!("account `{id}` is {state}; only one that is CLOSED or PURGE_ELIGIBLE is purged: close it first"),
+            )
+            .about("state", *state),
+            Self::HeldHere(held) => parts(
+                Code::FailedPrecondition,
+                "CALLS_IN_FLIGHT",
+                format!("{held} is still held for calls in flight; repeat the request once they have ended"),
+            )
+            .after(Some(HOLDS_RETRY)),
+            Self::TenantConfigured(id) => parts(
+                Code::FailedPrecondition,
+                "TENANT_CONFIGURED",
+                format!("tenant `{id}` stands in the configuration; set another over it, or change the configuration"),
+            )
+            .about("tenant", id),
+            Self::NoSigner => parts(
+                Code::FailedPrecondition,
+                "LICENCES_NOT_CONFIGURED",
+                "this replica signs no licences; set licences.signing in its configuration, or ask one that has it".into(),
             ),
+            Self::LicenceExists(id) => parts(
+                Code::AlreadyExists,
+                "LICENCE_EXISTS",
+                format!("licence `{id}` exists already; a licence's id is never used again"),
+            )
+            .about("licence", id),
+            Self::NotPriced(model) => parts(
+                Code::FailedPrecondition,
+                Reason::ModelNotPriced.name(),
+                format!("model `{}` was never used and has no price in the account's unit; set one with PriceService", shown(model)),
+            )
+            .about("model", model),
             Self::CostOverflow => parts(
                 Code::OutOfRange,
                 "AMOUNT_OUT_OF_RANGE",
                 "the cost is beyond the range of ±9223372036.854775807; the hold is as it was".into(),
             ),
-            Self::BlocksLimit(message) => {
-                parts(Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT", message.clone())
-            }
             Self::CatalogLimit(message) => {
                 parts(Code::ResourceExhausted, "CATALOG_LIMIT", message.clone())
             }
@@ -348,6 +415,66 @@ impl Parts {
     }
 }
 
+/// What the ledger rejects. Its own words say what is wrong and what would work.
+fn rejection(rejected: &Rejected) -> Parts {
+    use Rejected as R;
+    let (code, reason) = match rejected {
+        R::NotPositive(_)
+        | R::Negative(..)
+        | R::NoAmount
+        | R::Expired(_)
+        | R::UnknownCapability { .. }
+        | R::PlanUnit { .. }
+        | R::Zero(_)
+        | R::NoTime { .. } => (Code::InvalidArgument, "FIELD_INVALID"),
+        R::NoNote | R::Missing(_) => (Code::InvalidArgument, "FIELD_REQUIRED"),
+        R::OutOfRange => (Code::OutOfRange, "AMOUNT_OUT_OF_RANGE"),
+        R::BelowMinimum { .. } | R::AboveMaximum { .. } => (Code::OutOfRange, rejected.reason()),
+        R::TooManyBlocks => (Code::ResourceExhausted, "CREDIT_BLOCKS_LIMIT"),
+        R::TooMany { .. } => (Code::ResourceExhausted, rejected.reason()),
+        R::UnknownOrder(_)
+        | R::UnknownRefund { .. }
+        | R::UnknownPlan(_)
+        | R::UnknownEntry(_)
+        | R::UnknownInvoice(_) => (Code::NotFound, rejected.reason()),
+        R::InvoiceExists(_) => (Code::AlreadyExists, rejected.reason()),
+        R::Frozen(_)
+        | R::Closed(_)
+        | R::InDebt(_)
+        | R::DeclaredOverdue(_)
+        | R::NotDeclaredOverdue
+        | R::NothingToReactivate(_)
+        | R::NotRefundable
+        | R::PlanNotRefundable(_)
+        | R::NothingToRefund
+        | R::CallsInFlight(_)
+        | R::NotCorrectable { .. }
+        | R::CorrectedBeyond { .. }
+        | R::CorrectionTooOld { .. }
+        | R::NotInvoiced
+        | R::InvoicePaid(_)
+        | R::ArrearsOpen { .. } => (Code::FailedPrecondition, rejected.reason()),
+    };
+    Parts {
+        code,
+        reason,
+        message: rejected.to_string(),
+        retry: matches!(rejected, R::CallsInFlight(_)).then_some(HOLDS_RETRY),
+        metadata: None,
+    }
+}
+
+/// A field of a ledger's command as requests call it.
+fn wire_field(field: &'static str) -> &'static str {
+    match field {
+        "orders" => "order_ids",
+        "name" => "plan_id",
+        "plan.unit" => "amount.unit",
+        "scope" => "models",
+        field => field,
+    }
+}
+
 /// A refusal of a hold. The one who asked is trusted; whom it asked for is not, so a bad key is no `UNAUTHENTICATED` here.
 fn refused(refusal: Refusal) -> Parts {
     let (code, message) = match refusal.reason {
@@ -414,6 +541,11 @@ impl From<Fault> for Status {
         if let Fault::Field(error) = &fault {
             let problem: String = error.problem.chars().take(MESSAGE_CHARS_MAX).collect();
             details.add_bad_request_violation(error.field.clone(), problem);
+        }
+        if let Fault::Rejected(rejected) = &fault
+            && let Some(field) = rejected.field()
+        {
+            details.add_bad_request_violation(wire_field(field), message.clone());
         }
         if matches!(fault, Fault::PageToken | Fault::PageFilter) {
             details.add_bad_request_violation("page_token", message.clone());

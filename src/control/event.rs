@@ -112,7 +112,7 @@ impl Control {
     }
 
     async fn shown(&self, sequence: u64, each: &Event) -> Result<v1::Event, Fault> {
-        let unit = self.0.units.of(&each.account).await?;
+        let unit = self.0.units.of_any(&each.account).await?;
         Ok(event(sequence, each, &unit))
     }
 }

@@ -31,12 +31,15 @@ const HINT_CHARS_MAX: usize = 6;
 /// How many patterns a key may have: every call walks them.
 const MODELS_MAX: usize = 100;
 
+/// The longest name of a service.
+const SERVICE_CHARS_MAX: usize = 64;
+
 /// How often a change is tried against faster writers: each lost try means that another change of the same account went
 /// through.
 const TRIES_MAX: u32 = 64;
 
 /// What an update may set.
-const FIELDS: [&str; 4] = ["display_name", "models", "qps", "expire_time"];
+const FIELDS: [&str; 5] = ["display_name", "models", "qps", "expire_time", "service"];
 
 #[tonic::async_trait]
 impl KeyService for Control {
@@ -109,6 +112,7 @@ impl Control {
             revoked: None,
             qps: checked_qps(sent.qps)?,
             models: checked_models(&sent.models)?,
+            service: checked_service(&sent.service)?,
         };
         for _ in 0..TRIES_MAX {
             // The version first: if the keys change after that, the write finds out.
@@ -158,7 +162,9 @@ impl Control {
         self.read(&account).await?;
         let mut keys = self.core().store.keys(&account).await?;
         keys.retain(|key| {
-            key.id.as_str() > after.as_str() && !(request.active_only && key.revoked.is_some())
+            key.id.as_str() > after.as_str()
+                && !(request.active_only && key.revoked.is_some())
+                && (request.service.is_empty() || request.service == key.service)
         });
         let more = cut(&mut keys, size);
         let next = keys
@@ -185,12 +191,14 @@ impl Control {
             "display_name" => !sent.display_name.is_empty(),
             "models" => !sent.models.is_empty(),
             "qps" => sent.qps.is_some(),
+            "service" => !sent.service.is_empty(),
             _ => sent.expire_time.is_some(),
         };
         let mask = Mask::new(request.update_mask.as_ref(), &FIELDS, present)?;
         let name = label("key.display_name", &sent.display_name)?;
         let models = checked_models(&sent.models)?;
         let qps = checked_qps(sent.qps)?;
+        let service = checked_service(&sent.service)?;
         let expires = timestamp_from("key.expire_time", sent.expire_time.as_ref())?;
         let edit = |key: &KeyRecord| {
             let current = etag(key);
@@ -213,6 +221,9 @@ impl Control {
             }
             if mask.has("expire_time") {
                 key.expires = expires;
+            }
+            if mask.has("service") {
+                key.service.clone_from(&service);
             }
             Ok(key)
         };
@@ -288,6 +299,7 @@ fn wire(key: &KeyRecord, now: Timestamp) -> v1::Key {
         create_time: Some(timestamp(key.created)),
         revoke_time: key.revoked.map(timestamp),
         etag: etag(key),
+        service: key.service.clone(),
     }
 }
 
@@ -336,10 +348,24 @@ fn checked_qps(qps: Option<u32>) -> Result<Option<u32>, FieldError> {
     }
 }
 
-fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
-    if models.len() > MODELS_MAX {
-        let problem = format!("has {} patterns; it may have {MODELS_MAX}", models.len());
-        return Err(FieldError::invalid("key.models", problem));
+fn checked_service(service: &str) -> Result<String, FieldError> {
+    let service = label("key.service", service)?;
+    if service.chars().count() > SERVICE_CHARS_MAX {
+        let problem = format!("is longer than {SERVICE_CHARS_MAX} characters");
+        return Err(FieldError::invalid("key.service", problem));
+    }
+    Ok(service)
+}
+
+/// Patterns of models, as keys, plans and licences have them.
+pub(super) fn patterns(
+    field: &str,
+    models: &[String],
+    most: usize,
+) -> Result<Vec<String>, FieldError> {
+    if models.len() > most {
+        let problem = format!("has {} patterns; it may have {most}", models.len());
+        return Err(FieldError::invalid(field, problem));
     }
     for (index, pattern) in models.iter().enumerate() {
         let stem = pattern.strip_suffix('*').unwrap_or(pattern);
@@ -351,10 +377,14 @@ fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
             let problem = format!(
                 "`{given}` must be a model's name, or a beginning of one with `*` at its end, such as `gpt-4o*`"
             );
-            return Err(FieldError::invalid(format!("key.models[{index}]"), problem));
+            return Err(FieldError::invalid(format!("{field}[{index}]"), problem));
         }
     }
     Ok(models.to_vec())
+}
+
+fn checked_models(models: &[String]) -> Result<Vec<String>, FieldError> {
+    patterns("key.models", models, MODELS_MAX)
 }
 
 #[cfg(test)]

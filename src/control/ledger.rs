@@ -6,9 +6,13 @@ use super::Control;
 use super::errors::{Fault, answer};
 use super::pages::{Filter, ROWS};
 use crate::clock::Timestamp;
-use crate::id::AccountId;
+use crate::id::{AccountId, KeyId, ModelName};
 use crate::ledger::{Command, Entry};
-use crate::proto::convert::{account_id, entry, entry_kind, entry_kinds, timestamp_from};
+use crate::money::Amount;
+use crate::proto::convert::{
+    entry, entry_kind, entry_kinds, key_id, model, readable_account_id, timestamp_from,
+    token_or_none,
+};
 use crate::proto::v1::{self, ledger_service_server::LedgerService};
 
 /// How many entries are read at once.
@@ -42,6 +46,10 @@ struct Query {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     newest_first: bool,
+    order: Option<String>,
+    key: Option<KeyId>,
+    model: Option<ModelName>,
+    moving_only: bool,
 }
 
 impl Query {
@@ -49,6 +57,10 @@ impl Query {
         (self.kinds.is_empty() || self.kinds.contains(&entry_kind(entry.kind)))
             && self.from.is_none_or(|from| entry.time >= from)
             && self.to.is_none_or(|to| entry.time < to)
+            && (self.order.is_none() || self.order == entry.order_id)
+            && (self.key.is_none() || self.key == entry.key)
+            && (self.model.is_none() || self.model == entry.model)
+            && (!self.moving_only || entry.amount != Amount::ZERO)
     }
 }
 
@@ -62,11 +74,21 @@ impl Control {
         let filter = Filter::new("ListEntries", &request);
         let position = filter.number(&token)?;
         let query = Query {
-            account: account_id("account_id", &request.account_id)?,
+            account: readable_account_id("account_id", &request.account_id)?,
             kinds: entry_kinds("kinds", &request.kinds)?,
             from: timestamp_from("start_time", request.start_time.as_ref())?,
             to: timestamp_from("end_time", request.end_time.as_ref())?,
             newest_first: request.newest_first,
+            order: token_or_none("order_id", &request.order_id)?,
+            key: match request.key_id.as_str() {
+                "" => None,
+                text => Some(key_id("key_id", text)?),
+            },
+            model: match request.model.as_str() {
+                "" => None,
+                text => Some(model("model", text)?),
+            },
+            moving_only: request.moving_only,
         };
         if token.is_empty() {
             // What was settled since the last entry gets one, so that the listing adds up to the balance.

@@ -9,27 +9,16 @@ use super::errors::{Fault, Thing, answer};
 use super::mask::Mask;
 use super::pages::{Filter, ROWS, cut};
 use super::price::{check_etag, etag};
-use crate::catalog::{CatalogError, DEFAULT_POLICY, InForce};
+use crate::catalog::{CatalogError, DEFAULT_POLICY, InForce, presets};
 use crate::policy::Policy;
-use crate::proto::convert::{FieldError, policy, policy_from, policy_id};
+use crate::proto::convert::{
+    FieldError, RULES, is_given, origin_or_none, overrides_from, policy, policy_id, problems,
+    rules, set_rule,
+};
 use crate::proto::v1::{self, policy_service_server::PolicyService};
 
 /// How often an edit is tried against faster writers, if it names no etag: policies are edited by people.
 const TRIES_MAX: u32 = 16;
-
-/// What an update may set.
-const FIELDS: [&str; 10] = [
-    "block_when",
-    "credit_limit",
-    "hold",
-    "hold_ttl",
-    "unsettled",
-    "qps",
-    "burst",
-    "concurrency",
-    "low_balance",
-    "store_outage",
-];
 
 #[tonic::async_trait]
 impl PolicyService for Control {
@@ -82,12 +71,16 @@ impl Control {
         let token = std::mem::take(&mut request.page_token);
         let filter = Filter::new("ListPolicies", &request);
         let after = filter.position(&token)?.unwrap_or_default();
+        let origin = origin_or_none("origin", request.origin)?;
         self.look_again().await;
         let current = self.core().catalog.current();
-        let later = current.policies.iter().filter(|(id, _)| **id > after);
+        let mut names: Vec<&str> = current.policy_names().collect();
+        names.sort_unstable();
+        let later = names.into_iter().filter(|id| *id > after.as_str());
         let mut policies: Vec<_> = later
+            .filter_map(|id| Some(wire(&current, id, current.policy(id)?)))
+            .filter(|policy| origin.is_none_or(|origin| policy.origin() == origin))
             .take(size.saturating_add(1))
-            .map(|(id, each)| wire(&current, id, each))
             .collect();
         let more = cut(&mut policies, size);
         let last = policies.last().filter(|_| more);
@@ -106,16 +99,21 @@ impl Control {
             .policy
             .ok_or_else(|| FieldError::missing("policy", "the fields to set"))?;
         let id = policy_id("policy.policy_id", &sent.policy_id)?;
-        let mask = Mask::new(request.update_mask.as_ref(), &FIELDS, |field| {
-            present(&sent, field)
+        let given = overrides_from("policy", &rules(&sent), "")?;
+        let mask = Mask::new(request.update_mask.as_ref(), RULES, |field| {
+            is_given(&given, field)
         })?;
         let edit = |current: &InForce| {
-            let base = match current.policies.get(&id) {
+            let base = match current.policy(&id) {
                 Some(base) => base.clone(),
                 None if request.allow_missing => Policy::default(),
                 None => return Err(Fault::NotFound(Thing::Policy, id.clone())),
             };
-            let changed = policy_from("policy", &sent, base, |field| mask.has(field))?;
+            let mut changed = base;
+            for field in RULES.iter().filter(|field| mask.has(field)) {
+                set_rule(&mut changed, &given, field);
+            }
+            problems("policy", &changed)?;
             let mut policies = current.stored.policies.clone();
             policies.insert(id.clone(), changed);
             Ok(policies)
@@ -136,7 +134,7 @@ impl Control {
             if policies.remove(&id).is_some() {
                 return Ok(policies);
             }
-            Err(if current.policies.contains_key(&id) {
+            Err(if current.policy(&id).is_some() {
                 Fault::PolicyConfigured(id.clone())
             } else {
                 Fault::NotFound(Thing::Policy, id.clone())
@@ -171,31 +169,18 @@ impl Control {
 
     fn policy_in_force(&self, id: &str) -> Result<v1::Policy, Fault> {
         let current = self.core().catalog.current();
-        let found = current.policies.get(id);
+        let found = current.policy(id);
         let found = found.ok_or_else(|| Fault::NotFound(Thing::Policy, id.into()))?;
         Ok(wire(&current, id, found))
-    }
-}
-
-fn present(sent: &v1::Policy, field: &str) -> bool {
-    match field {
-        "block_when" => sent.block_when != 0,
-        "credit_limit" => sent.credit_limit.is_some(),
-        "hold" => sent.hold.is_some(),
-        "hold_ttl" => sent.hold_ttl.is_some(),
-        "unsettled" => sent.unsettled != 0,
-        "qps" => sent.qps.is_some(),
-        "burst" => sent.burst.is_some(),
-        "concurrency" => sent.concurrency.is_some(),
-        "low_balance" => sent.low_balance.is_some(),
-        _ => sent.store_outage != 0,
     }
 }
 
 fn wire(current: &InForce, id: &str, each: &Policy) -> v1::Policy {
     let origin = if current.stored.policies.contains_key(id) {
         v1::Origin::Store
-    } else if id == DEFAULT_POLICY && *each == Policy::default() {
+    } else if (id == DEFAULT_POLICY && *each == Policy::default())
+        || (!current.policies.contains_key(id) && presets::all().contains_key(id))
+    {
         v1::Origin::BuiltIn
     } else {
         v1::Origin::Configuration

@@ -6,7 +6,7 @@ use super::Control;
 use super::errors::{Fault, Thing, answer};
 use crate::catalog::{CatalogError, InForce};
 use crate::pricing::Price;
-use crate::proto::convert::{FieldError, price, price_from};
+use crate::proto::convert::{FieldError, price, price_from, unit};
 use crate::proto::v1::{self, price_service_server::PriceService};
 
 /// How often an edit is tried against faster writers, if it names no etag: prices are edited by people.
@@ -59,7 +59,7 @@ impl Control {
         let prices = current.prices.prices();
         v1::PriceBook {
             prices: prices
-                .map(|each| price(each, origin(&current, &each.pattern)))
+                .map(|each| price(each, origin(&current, each)))
                 .collect(),
             etag: etag(current.prices.version()),
         }
@@ -98,7 +98,7 @@ impl Control {
         let wanted = price_from("price", &sent)?;
         let put = |current: &InForce| {
             let mut prices = current.stored.prices.clone();
-            prices.retain(|other| other.pattern != wanted.pattern);
+            prices.retain(|other| !same_place(other, &wanted));
             prices.push(wanted.clone());
             Ok(prices)
         };
@@ -117,16 +117,29 @@ impl Control {
         if pattern.is_empty() {
             return Err(FieldError::missing("pattern", "the pattern whose price was set").into());
         }
+        let asked = match request.unit.as_str() {
+            "" => None,
+            text => Some(unit("unit", text)?),
+        };
+        let meant = |other: &Price| {
+            other.pattern == pattern && asked.as_ref().is_none_or(|asked| *asked == other.unit)
+        };
         let without = |current: &InForce| {
             let mut prices = current.stored.prices.clone();
-            prices.retain(|other| other.pattern != pattern);
+            let found: Vec<&str> = prices
+                .iter()
+                .filter(|price| meant(price))
+                .map(|price| price.unit.as_str())
+                .collect();
+            if found.len() > 1 {
+                let what = format!("the pattern has a price in each of {}", found.join(", "));
+                return Err(FieldError::missing("unit", &what).into());
+            }
+            prices.retain(|other| !meant(other));
             if prices.len() < current.stored.prices.len() {
                 return Ok(prices);
             }
-            let configured = current
-                .prices
-                .prices()
-                .any(|other| other.pattern == pattern);
+            let configured = current.prices.prices().any(|other| meant(other));
             Err(if configured {
                 Fault::PriceConfigured(pattern.clone())
             } else {
@@ -179,9 +192,14 @@ pub(super) fn check_etag(given: &str, version: u64) -> Result<(), Fault> {
     Err(Fault::Etag { given, current })
 }
 
-fn origin(current: &InForce, pattern: &str) -> v1::Origin {
+/// Whether the one price takes the other's place.
+fn same_place(one: &Price, other: &Price) -> bool {
+    (&one.pattern, &one.unit) == (&other.pattern, &other.unit)
+}
+
+fn origin(current: &InForce, price: &Price) -> v1::Origin {
     let stored = &current.stored.prices;
-    if stored.iter().any(|price| price.pattern == pattern) {
+    if stored.iter().any(|other| same_place(other, price)) {
         v1::Origin::Store
     } else {
         v1::Origin::Configuration

@@ -76,7 +76,7 @@ impl Feed for Spend {
                 .as_ref()
                 .is_none_or(|account| *account == spend.account)
             {
-                let unit = self.control.0.units.of(&spend.account).await?;
+                let unit = self.control.0.units.of_any(&spend.account).await?;
                 answers.extend(parts(spend, &unit));
             }
         }

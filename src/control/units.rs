@@ -25,6 +25,19 @@ impl Units {
         }
     }
 
+    /// An account is gone.
+    pub(super) fn forget(&self, account: &AccountId) {
+        self.known.remove(account);
+    }
+
+    /// The unit of an account; empty of one that was purged.
+    pub(super) async fn of_any(&self, account: &AccountId) -> Result<Arc<str>, StoreError> {
+        match self.of(account).await {
+            Err(StoreError::NoAccount(_)) => Ok("".into()),
+            unit => unit,
+        }
+    }
+
     /// The unit of an account.
     pub(super) async fn of(&self, account: &AccountId) -> Result<Arc<str>, StoreError> {
         if let Some(unit) = self.known.get(account) {

@@ -9,7 +9,7 @@ use crate::clock::Hour;
 use crate::id::AccountId;
 use crate::ledger::Entry;
 use crate::money::Amount;
-use crate::proto::convert::{account_id, amount, timestamp};
+use crate::proto::convert::{amount, readable_account_id, timestamp};
 use crate::proto::v1::{self, FindingKind};
 use crate::store::Snapshot;
 
@@ -117,7 +117,7 @@ impl Control {
         &self,
         request: &v1::VerifyLedgerRequest,
     ) -> Result<v1::VerifyLedgerResponse, Fault> {
-        let id = account_id("account_id", &request.account_id)?;
+        let id = readable_account_id("account_id", &request.account_id)?;
         let as_of = self.flush(&id).await;
         let snapshot = self.read(&id).await?;
         let mut audit = Audit::default();

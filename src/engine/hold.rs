@@ -30,6 +30,8 @@ struct Open {
     /// The cell that notes the hold, if its account had unsettled holds charged when it was taken: what was noted is taken back
     /// there, whatever the policy says by then.
     noted_in: Option<Arc<Cell>>,
+    /// For a call that came in without asking whether its account is let go of.
+    _awaited: Option<Awaited>,
 }
 
 /// A call whose hold is over and whose charge may still come: its account is not let go of. Made while the hold is open, and
@@ -68,8 +70,17 @@ impl Hold {
                 hour,
                 model: ask.counted_as,
                 noted_in: None,
+                _awaited: None,
             }),
         }
+    }
+
+    /// The same, with what keeps its account until its end.
+    pub(super) fn awaited(mut self, awaited: Awaited) -> Self {
+        if let Some(open) = &mut self.open {
+            open._awaited = Some(awaited);
+        }
+        self
     }
 
     /// The same, noted where a killed process leaves it, if the account has unsettled holds charged.

@@ -12,7 +12,7 @@ use super::Account;
 use super::account::LastCell;
 use super::gcra::{Gcra, Rate};
 use crate::clock::{Monotonic, Now, Timestamp};
-use crate::id::KeyId;
+use crate::id::{AccountId, KeyId};
 use crate::refusal::Reason;
 use crate::store::KeyRecord;
 
@@ -109,6 +109,11 @@ impl Key {
         &self.account
     }
 
+    /// Whose it is, by name: also where another account stands in for one that is not loaded.
+    pub const fn owner(&self) -> &AccountId {
+        &self.rest.record.account
+    }
+
     /// Its id: not the secret.
     pub const fn id(&self) -> &KeyId {
         &self.rest.record.id
@@ -133,7 +138,7 @@ impl Key {
     }
 
     /// Whether it may use a model: any if it names none.
-    pub(super) fn allows(&self, model: Option<&str>) -> bool {
+    pub(crate) fn allows(&self, model: Option<&str>) -> bool {
         let matches = |pattern: &String| match (pattern.strip_suffix('*'), model) {
             (Some(stem), Some(model)) => model.starts_with(stem),
             (None, Some(model)) => pattern == model,

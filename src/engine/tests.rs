@@ -61,6 +61,7 @@ impl Bench {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
         };
         edit(&mut record);
         let fingerprint = match self.engine.identify(secret.as_bytes(), self.clock.now()) {

@@ -225,40 +225,27 @@ impl Gate {
         now: Now,
     ) -> Result<HoldGrant, HoldRefused> {
         for _ in 0..super::RELOADS_MAX {
-            let key = self.caller(&request.caller, now).await?;
+            let licence = match &request.caller {
+                Caller::Secret(secret) if self.is_licence(secret.as_bytes()) => {
+                    Some(self.pass(secret.as_bytes(), request.model.as_deref(), now)?)
+                }
+                _ => None,
+            };
+            let key = match &licence {
+                Some(passed) => Arc::clone(&passed.key),
+                None => self.caller(&request.caller, now).await?,
+            };
             let now = self.clock.now();
             // No account has a `~` in its name, so no two accounts can mean the same hold.
-            let id = format!("{}~{}", key.account().id(), request.request_id);
-            if let Some(kept) = self.holds.open.get(&id) {
-                let same = kept.key.id() == key.id();
-                return if same {
-                    Ok(kept.grant.clone())
-                } else {
-                    Err(HoldRefused::RequestIdReused)
-                };
+            let id = format!("{}~{}", key.owner(), request.request_id);
+            if let Some(known) = self.known_hold(&id, &key) {
+                licence.into_iter().for_each(|passed| passed.hold.release());
+                return known;
             }
-            if self.holds.open.len() >= self.holds.max {
-                return Err(HoldRefused::TooMany(self.holds.max));
-            }
-            let model = request.model.as_deref();
-            let priced = match (model, self.price(model, &key), request.amount) {
-                // An amount needs no price; a model that has one is settled by it all the same.
-                (_, Priced::Unknown, Some(_)) => Priced::Free,
-                (_, priced, _) => priced,
+            let taken = match licence {
+                Some(passed) => Some(passed.into_taken(now)),
+                None => self.take_for(&request, &key, now).await?,
             };
-            let foreseen = Foreseen {
-                request_bytes: 0,
-                input: request.input,
-                max_output: request.max_output,
-                choices: 1,
-            };
-            let want = Want {
-                model,
-                priced,
-                foreseen,
-                amount: request.amount.map(Amount::or_zero),
-            };
-            let taken = self.take(Arc::clone(&key), &want, now).await?;
             let Some(Taken {
                 hold, price, model, ..
             }) = taken
@@ -273,7 +260,7 @@ impl Gate {
             };
             let grant = HoldGrant {
                 id: id.clone(),
-                account: key.account().id().clone(),
+                account: key.owner().clone(),
                 key: key.id().clone(),
                 amount: hold.amount(),
                 expires: expires.wall,
@@ -298,6 +285,48 @@ impl Gate {
             });
         }
         Err(Refusal::new(Reason::StateUnavailable).into())
+    }
+
+    /// What stands under a hold's id already, or that there is no room for another; `None` if it may be taken.
+    fn known_hold(&self, id: &str, key: &Key) -> Option<Result<HoldGrant, HoldRefused>> {
+        if let Some(kept) = self.holds.open.get(id) {
+            let same = kept.key.id() == key.id();
+            return Some(if same {
+                Ok(kept.grant.clone())
+            } else {
+                Err(HoldRefused::RequestIdReused)
+            });
+        }
+        let full = self.holds.open.len() >= self.holds.max;
+        full.then(|| Err(HoldRefused::TooMany(self.holds.max)))
+    }
+
+    /// Takes what a request asks for; `None` if the account was let go of meanwhile.
+    async fn take_for(
+        &self,
+        request: &HoldRequest,
+        key: &Arc<Key>,
+        now: Now,
+    ) -> Result<Option<Taken>, Refusal> {
+        let model = request.model.as_deref();
+        let priced = match (model, self.price(model, key), request.amount) {
+            // An amount needs no price; a model that has one is settled by it all the same.
+            (_, Priced::Unknown, Some(_)) => Priced::Free,
+            (_, priced, _) => priced,
+        };
+        let foreseen = Foreseen {
+            request_bytes: 0,
+            input: request.input,
+            max_output: request.max_output,
+            choices: 1,
+        };
+        let want = Want {
+            model,
+            priced,
+            foreseen,
+            amount: request.amount.map(Amount::or_zero),
+        };
+        self.take(Arc::clone(key), &want, now).await
     }
 
     async fn caller(&self, caller: &Caller, now: Now) -> Result<Arc<Key>, Refusal> {

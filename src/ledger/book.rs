@@ -1,13 +1,15 @@
-//! The shapes of a book, its entries and its events, as they are stored (JSON, readable in any store's own tools), and what can
-//! be read off a book at an instant.
+//! The shape of a book as it is stored (JSON, readable in any store's own tools), and its sums. What state it is in at an instant is
+//! in [`super::state`].
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::{InvoicePeriod, PlanRef, QpsPlan, RechargeAsked, Refund};
 use crate::clock::Timestamp;
-use crate::id::{AccountId, KeyId, ModelName};
+use crate::id::AccountId;
 use crate::money::Amount;
-use crate::policy::{Overrides, Policy};
-use crate::refusal::Reason;
+use crate::policy::{Mode, Overrides};
 
 /// How many credit blocks with money left an account may have: the book is written whole at every change, and burning walks
 /// them. A purchase a day that expires after two years stays below it.
@@ -41,7 +43,7 @@ pub struct Book {
     pub absorbed: Amount,
     /// How far below zero holds may go, as the policy said when the book was last written.
     pub floor: Amount,
-    /// Since when the balance is below zero; one instant per episode (A1-1).
+    /// Since when more is owed than may be; one instant per episode, kept by a partial payment (A1-1, A3-13).
     pub overdue_since: Option<Timestamp>,
     /// The low-balance event was sent and the balance has not come back since.
     pub low_balance_sent: bool,
@@ -51,6 +53,68 @@ pub struct Book {
     pub events: u64,
     /// The number of the last block.
     pub last_block: u64,
+    /// The tenant it belongs to, whose policy is its own where it names none (A2-6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Its trust tier, which bounds purchases (A4-2).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tier: String,
+    /// Who is told what happens to it (A2-3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
+    /// Since when the backend says that it is overdue, whatever the balance (A1-1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared_overdue: Option<Timestamp>,
+    /// When it was suspended: the deadline as it was computed, written down by the first command after it. Kept once the debt is paid,
+    /// until all is reactivated, where the policy asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<Timestamp>,
+    /// What was reactivated since then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reactivated: BTreeSet<String>,
+    /// It was announced that its data may be cleared.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub purge_sent: bool,
+    /// The refund that was accepted and not ended: no calls, no recharges (A3-7).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<Refund>,
+    /// Since when it is closed, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Timestamp>,
+    /// The plans that pay for its calls; what is left of each is an account of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<PlanRef>,
+    /// Rates bought for a time (A1-4).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub qps_plans: Vec<QpsPlan>,
+    /// How much of each order was invoiced, and so is not refundable (A3-10).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub invoiced: BTreeMap<String, Amount>,
+    /// How calls were paid when the book was last written (A4-1, A4-8).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// What stands on invoices that are not paid.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub invoiced_outstanding: Amount,
+    /// The invoices, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invoices: Vec<InvoicePeriod>,
+    /// The last recharge that was asked for (A4-3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recharge_asked: Option<RechargeAsked>,
+    /// Further thresholds that the balance is below and that were announced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts_sent: Vec<Amount>,
+    /// How much of which entries was corrected, by sequence number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub corrected: BTreeMap<u64, Amount>,
+    /// Entries up to this one cannot be corrected any more: it is not known how much of them was.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub corrected_before: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Money that was put in.
@@ -72,6 +136,12 @@ pub struct CreditBlock {
     pub remaining: Amount,
     /// The payment or campaign it came from.
     pub order_id: Option<String>,
+    /// It has expired: what is left pays holds that were taken before, and goes with them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub expired: bool,
+    /// It was announced that it expires soon.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub expiring_sent: bool,
 }
 
 /// Where credit came from.
@@ -82,192 +152,8 @@ pub enum CreditKind {
     Bonus,
     /// Paid.
     Paid,
-}
-
-/// What was taken from one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allocation {
-    /// The block.
-    pub block: u64,
-    /// How much.
-    pub amount: Amount,
-}
-
-/// One line of the ledger. The amounts of all entries add up to the balance, but for spend not yet absorbed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// 1, 2, 3 … in each account, without a gap.
-    pub sequence: u64,
-    /// When.
-    pub time: Timestamp,
-    /// What.
-    pub kind: EntryKind,
-    /// What it did to the balance.
-    pub amount: Amount,
-    /// The balance after it.
-    pub balance: Amount,
-    /// How much of it paid debt.
-    #[serde(default)]
-    pub debt_paid: Amount,
-    /// How much of it became debt.
-    #[serde(default)]
-    pub debt_made: Amount,
-    /// What it took from which blocks.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allocations: Vec<Allocation>,
-    /// The block it made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block: Option<u64>,
-    /// The caller's idempotency key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-    /// The payment or campaign.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub order_id: Option<String>,
-    /// Whose call a late charge is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyId>,
-    /// Which model a late charge is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelName>,
-    /// For the reader.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub note: String,
-    /// In which order the block it made is burnt.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub priority: i32,
-    /// From when on the block it made cannot be spent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<Timestamp>,
-    /// When its command was first carried out, if the store lost that and it was put back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Timestamp>,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
-const fn is_zero(priority: &i32) -> bool {
-    *priority == 0
-}
-
-/// What an entry records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntryKind {
-    /// The account was opened, or its rules changed; moves nothing.
-    Configuration,
-    /// Money paid in.
-    Recharge,
-    /// Credit given.
-    Grant,
-    /// A correction.
-    Adjustment,
-    /// A charge that came after its call was over.
-    LateCharge,
-    /// Settled calls, summed since the last such entry; `QueryUsage` has them by hour, key and model.
-    Usage,
-    /// Credit whose time was over.
-    Expiry,
-}
-
-impl EntryKind {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::Recharge => "recharge",
-            Self::Grant => "grant",
-            Self::Adjustment => "adjustment",
-            Self::LateCharge => "late_charge",
-            Self::Usage => "usage",
-            Self::Expiry => "expiry",
-        }
-    }
-}
-
-/// Something that a billing backend wants to hear of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Unique for ever: `ACCOUNT/NUMBER`. The same event sent twice has the same id.
-    pub id: String,
-    /// Whose.
-    pub account: AccountId,
-    /// When.
-    pub time: Timestamp,
-    /// What.
-    pub kind: EventKind,
-    /// The balance then.
-    pub balance: Amount,
-    /// The amount in question: what was recharged, or the threshold that was crossed.
-    pub amount: Amount,
-}
-
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EventKind {
-    /// An account was opened.
-    #[serde(rename = "account.opened")]
-    AccountOpened,
-    /// The balance fell below zero (A1-2).
-    #[serde(rename = "account.overdue")]
-    AccountOverdue,
-    /// The debt is paid.
-    #[serde(rename = "account.resumed")]
-    AccountResumed,
-    /// The balance fell below the threshold (A3-5).
-    #[serde(rename = "balance.low")]
-    BalanceLow,
-    /// A recharge or a grant was counted.
-    #[serde(rename = "credit.added")]
-    CreditAdded,
-    /// Credit expired.
-    #[serde(rename = "credit.expired")]
-    CreditExpired,
-}
-
-impl EventKind {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AccountOpened => "account.opened",
-            Self::AccountOverdue => "account.overdue",
-            Self::AccountResumed => "account.resumed",
-            Self::BalanceLow => "balance.low",
-            Self::CreditAdded => "credit.added",
-            Self::CreditExpired => "credit.expired",
-        }
-    }
-}
-
-/// What stands under an idempotency key or an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Of the command that made it.
-    pub fingerprint: String,
-    /// The answer it got.
-    pub entry: Entry,
-}
-
-/// The state that callers and people see, derived from the facts at read time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum State {
-    /// In good standing.
-    Active,
-    /// Below zero.
-    Overdue,
-}
-
-impl State {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Overdue => "OVERDUE",
-        }
-    }
+    /// Bought as a plan, in its own unit (A3-2).
+    Plan,
 }
 
 impl Book {
@@ -293,6 +179,25 @@ impl Book {
             entries: 0,
             events: 0,
             last_block: 0,
+            tenant: None,
+            tier: String::new(),
+            recipients: Vec::new(),
+            declared_overdue: None,
+            suspended_at: None,
+            reactivated: BTreeSet::new(),
+            purge_sent: false,
+            refund: None,
+            closed: None,
+            plans: Vec::new(),
+            qps_plans: Vec::new(),
+            invoiced: BTreeMap::new(),
+            mode: Mode::default(),
+            invoiced_outstanding: Amount::ZERO,
+            invoices: Vec::new(),
+            recharge_asked: None,
+            alerts_sent: Vec::new(),
+            corrected: BTreeMap::new(),
+            corrected_before: 0,
         }
     }
 
@@ -303,45 +208,19 @@ impl Book {
             .saturating_sub(spend.max(self.absorbed))
     }
 
+    /// What is left in all blocks.
+    pub fn remaining(&self) -> Amount {
+        self.blocks
+            .iter()
+            .fold(Amount::ZERO, |sum, b| sum.saturating_add(b.remaining))
+    }
+
     /// What is owed, given the total spend: debt on the book and spend that no block will cover.
     pub fn debt(&self, spend: Amount) -> Amount {
-        let remaining = self
-            .blocks
-            .iter()
-            .fold(Amount::ZERO, |sum, b| sum.saturating_add(b.remaining));
+        let remaining = self.remaining();
         let unabsorbed = spend.saturating_sub(self.absorbed);
         self.debt
             .saturating_add(unabsorbed.saturating_sub(remaining).or_zero())
-    }
-
-    /// The state, given the total spend.
-    pub fn state(&self, spend: Amount) -> State {
-        if self.overdue_since.is_some() || self.debt(spend).is_positive() {
-            State::Overdue
-        } else {
-            State::Active
-        }
-    }
-
-    /// Why calls are refused whatever they cost; `None` if they are not. A debt within the credit limit does not stop calls.
-    pub fn standing(&self, spend: Amount) -> Option<Reason> {
-        let owed = self.debt(spend);
-        (owed.is_positive() && owed > self.floor).then_some(Reason::AccountOverdue)
-    }
-
-    /// The next instant at which something happens by itself.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.blocks.iter().filter_map(|block| block.expires).min()
-    }
-
-    /// Whether [`super::Action::Observe`] would write anything that matters before the next command: something is due, or a
-    /// threshold was crossed. Absorbing alone can wait.
-    pub fn wants_observing(&self, spend: Amount, policy: &Policy, now: Timestamp) -> bool {
-        let balance = self.balance(spend);
-        let overdue = self.debt(spend).is_positive() != self.overdue_since.is_some();
-        let low = policy.low_balance.is_some_and(|at| balance < at) != self.low_balance_sent;
-        let due = self.next_deadline().is_some_and(|at| at <= now);
-        overdue || low || due || self.floor != policy.credit_limit
     }
 
     /// What must hold of every book: the two ways to count the balance agree.
@@ -369,6 +248,17 @@ impl Book {
         }
         if self.debt.is_negative() {
             return Err(format!("the debt is {}", self.debt));
+        }
+        let open = self
+            .invoices
+            .iter()
+            .filter(|invoice| invoice.settled.is_none());
+        let open: i128 = open.map(|invoice| i128::from(invoice.amount.nanos())).sum();
+        if open != i128::from(self.invoiced_outstanding.nanos()) {
+            return Err(format!(
+                "open invoices add up to {open}, invoiced_outstanding is {}",
+                self.invoiced_outstanding
+            ));
         }
         Ok(())
     }

@@ -5,8 +5,13 @@
 //! Commands are known by their entries. Those that the store lacks are put back as they were if its book is an earlier state of ours,
 //! and carried out once more on it otherwise. What is derived (spend absorbed, credit expired) is derived again.
 
-use super::book::{Book, Claim, Entry, EntryKind, Event};
-use super::{Action, Command, Rejected, apply};
+use super::apply::apply_again;
+use super::book::Book;
+use super::entry::{Claim, Entry, EntryKind};
+use super::event::Event;
+use super::rejected::Rejected;
+use super::state::Spent;
+use super::{Action, Command, Configure};
 use crate::clock::Timestamp;
 use crate::money::Amount;
 use crate::policy::Policy;
@@ -43,7 +48,7 @@ pub struct Healed {
     pub forgotten: u64,
 }
 
-/// What the store lacks of ours; `None` if it has all of it. `spend` is the account's total, `claimed` says whether something stands
+/// What the store lacks of ours; `None` if it has all of it. `spent` is what the replicas have done, `claimed` says whether something stands
 /// under a claim in the store.
 ///
 /// # Errors
@@ -52,7 +57,7 @@ pub struct Healed {
 pub fn heal(
     theirs: Told<'_>,
     ours: Told<'_>,
-    spend: Amount,
+    spent: Spent,
     claimed: impl Fn(&str) -> bool,
     policy_of: impl Fn(&Book) -> Policy,
     now: Timestamp,
@@ -68,7 +73,7 @@ pub fn heal(
         .iter()
         .filter(|entry| entry.sequence >= their_first && !has(theirs.tail, entry))
         .collect();
-    if !missing.iter().any(|entry| is_command(entry)) {
+    if missing.iter().all(|entry| entry.kind.is_derived()) {
         return Ok(None);
     }
     let forgotten = our_first
@@ -94,11 +99,18 @@ pub fn heal(
         if command.claims().iter().any(|claim| claimed(claim)) {
             continue;
         }
-        let policy = policy_of(&named(&healed.book, &command));
-        match apply(&healed.book, spend, &command, &policy, now) {
+        let asked = again(&command, entry, ours.book);
+        let policy = policy_of(&asked.named(&healed.book));
+        match apply_again(&healed.book, spent, &asked, &policy, now, entry) {
             Ok(applied) => healed.add(applied, &command, entry),
-            // Put back and expired at once: it moves nothing.
-            Err(Rejected::Expired(_)) => {}
+            // Put back and expired at once, or settled already: it moves nothing.
+            Err(
+                Rejected::Expired(_)
+                | Rejected::InvoiceExists(_)
+                | Rejected::InvoicePaid(_)
+                | Rejected::UnknownInvoice(_)
+                | Rejected::PlanUnit { .. },
+            ) => {}
             Err(rejected) => return Err(rejected),
         }
     }
@@ -140,7 +152,10 @@ fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
         .filter_map(|entry| command(entry, ours.book).map(|command| claims(&command, entry)));
     Healed {
         claims: claims.flatten().collect(),
-        commands: entries.iter().filter(|entry| is_command(entry)).count(),
+        commands: entries
+            .iter()
+            .filter(|entry| !entry.kind.is_derived())
+            .count(),
         book: Book {
             entries: entries.last().map_or(theirs.entries, |last| last.sequence),
             ..ours.book.clone()
@@ -160,8 +175,13 @@ impl Healed {
             events,
             credit_delta,
         } = applied;
-        // The command's own entry is the last one, under its first time: so the next replica knows it again.
-        if let Some(entry) = entries.last_mut() {
+        // The command's own entry stands under its first time, and with the command as it was given: so the next replica knows it again.
+        let own = entries
+            .iter_mut()
+            .rev()
+            .find(|entry| !entry.kind.is_derived());
+        if let Some(entry) = own {
+            entry.action.clone_from(&from.action);
             entry.origin = Some(from.origin.unwrap_or(from.time));
             self.claims.extend(claims(command, entry));
         }
@@ -182,43 +202,63 @@ fn claims(command: &Command, entry: &Entry) -> Vec<(String, Claim)> {
     command.claims().into_iter().map(claim).collect()
 }
 
-/// The book that says which policy a command is carried out under.
-fn named(book: &Book, command: &Command) -> Book {
-    let mut book = book.clone();
-    if let Action::Configure {
-        policy, overrides, ..
-    } = &command.action
-    {
-        book.policy = policy.clone().unwrap_or(book.policy);
-        book.overrides = overrides.clone().unwrap_or(book.overrides);
+/// The command as it is carried out once more. Rules are replaced, not added to: the last ones that were set are those of the book.
+/// What was worked out when it first came, its entry says.
+fn again(command: &Command, entry: &Entry, book: &Book) -> Command {
+    let mut command = command.clone();
+    match &mut command.action {
+        Action::Configure(configure) => {
+            *configure = Configure {
+                name: Some(book.name.clone()),
+                policy: Some(book.policy.clone()),
+                overrides: Some(book.overrides.clone()),
+                tenant: Some(book.tenant.clone().unwrap_or_default()),
+                tier: Some(book.tier.clone()),
+                recipients: Some(book.recipients.clone()),
+            };
+        }
+        Action::Recharge { expires, .. } | Action::BuyPlan { expires, .. } => {
+            *expires = entry.expires
+        }
+        _ => {}
     }
-    book
-}
-
-const fn is_command(entry: &Entry) -> bool {
-    !matches!(entry.kind, EntryKind::Usage | EntryKind::Expiry)
+    command
 }
 
 /// Whether an entry is among these: itself, or carried out once more.
 fn has(tail: &[Entry], entry: &Entry) -> bool {
     let origin = |entry: &Entry| entry.origin.unwrap_or(entry.time);
     let same = |other: &Entry| {
+        // What a command moved may differ where it was carried out once more, if it is the command that says how much.
+        let amount = other.amount == entry.amount || entry.action.is_some();
         other.kind == entry.kind
-            && other.amount == entry.amount
+            && amount
             && other.idempotency_key == entry.idempotency_key
             && other.order_id == entry.order_id
             && origin(other) == origin(entry)
             && other.note == entry.note
+            && other.action == entry.action
     };
     tail.iter().any(same)
 }
 
 /// The command that an entry records; `None` for what follows by itself. `book` is the one that the entry belongs to.
 pub(super) fn command(entry: &Entry, book: &Book) -> Option<Command> {
+    let action = match &entry.action {
+        Some(action) => (**action).clone(),
+        None => told(entry, book)?,
+    };
+    Some(Command {
+        idempotency_key: entry.idempotency_key.clone(),
+        action,
+    })
+}
+
+/// The command of an entry that needs none beside it.
+fn told(entry: &Entry, book: &Book) -> Option<Action> {
     let (amount, note) = (entry.amount, entry.note.clone());
     let (priority, expires) = (entry.priority, entry.expires);
-    let action = match entry.kind {
-        EntryKind::Usage | EntryKind::Expiry => return None,
+    Some(match entry.kind {
         EntryKind::Recharge => Action::Recharge {
             amount,
             order_id: entry.order_id.clone()?,
@@ -240,15 +280,13 @@ pub(super) fn command(entry: &Entry, book: &Book) -> Option<Command> {
             model: entry.model.clone(),
             note,
         },
-        // Rules are replaced, not added to: the last ones that were set are those of the book.
-        EntryKind::Configuration => Action::Configure {
+        // As it was written before entries had their command with them.
+        EntryKind::Configuration => Action::Configure(Configure {
             name: Some(book.name.clone()),
             policy: Some(book.policy.clone()),
             overrides: Some(book.overrides.clone()),
-        },
-    };
-    Some(Command {
-        idempotency_key: entry.idempotency_key.clone(),
-        action,
+            ..Configure::default()
+        }),
+        _ => return None,
     })
 }

@@ -14,8 +14,11 @@ mod random;
 mod views;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::id::AccountId;
-use crate::policy::Policy;
+use crate::id::{KeyId, ModelName};
+use crate::money::Amount;
+use crate::policy::{Overrides, Policy};
 
 fn n(nanos: i64) -> Amount {
     Amount::from_nanos(nanos)
@@ -62,11 +65,7 @@ fn late(nanos: i64) -> Action {
 }
 
 fn configure() -> Action {
-    Action::Configure {
-        name: None,
-        policy: None,
-        overrides: None,
-    }
+    Action::Configure(Configure::default())
 }
 
 /// The same credit, which cannot be spent from `time` on.
@@ -89,6 +88,7 @@ fn rank(rank: i32, mut credit: Action) -> Action {
 struct Desk {
     book: Book,
     spend: i64,
+    held: i64,
     policy: Policy,
     now: i64,
     entries: Vec<Entry>,
@@ -102,6 +102,7 @@ impl Desk {
         Self {
             book: Book::new(account, "USD".into(), "default".into(), at(0)),
             spend: 0,
+            held: 0,
             policy: Policy::default(),
             now: 0,
             entries: Vec::new(),
@@ -117,10 +118,26 @@ impl Desk {
     }
 
     fn command(&mut self, command: &Command) -> Result<Applied, Rejected> {
-        let (spend, now) = (n(self.spend), at(self.now));
-        let applied = apply(&self.book, spend, command, &self.policy, now)?;
+        let corrects = match command.action {
+            Action::Correct { sequence, .. } => {
+                self.entries.iter().find(|entry| entry.sequence == sequence)
+            }
+            _ => None,
+        };
+        let given = Given {
+            spent: self.given(),
+            corrects,
+        };
+        let applied = apply(&self.book, given, command, &self.policy, at(self.now))?;
         self.take(&applied);
         Ok(applied)
+    }
+
+    fn given(&self) -> Spent {
+        Spent {
+            spend: n(self.spend),
+            held: n(self.held),
+        }
     }
 
     fn attempt(&mut self, action: Action) -> Result<Applied, Rejected> {
@@ -153,8 +170,11 @@ impl Desk {
     fn take(&mut self, applied: &Applied) {
         let Applied { book, .. } = applied;
         assert_eq!(book.invariants(), Ok(()));
-        let spend = n(self.spend).max(book.absorbed);
-        assert!(!book.wants_observing(spend, &self.policy, at(self.now)));
+        let spent = Spent {
+            spend: n(self.spend).max(book.absorbed),
+            held: n(self.held),
+        };
+        assert!(!book.wants_observing(spent, &self.policy, at(self.now)));
         let moved = |book: &Book| book.lifetime_credit.nanos() + book.floor.nanos();
         let delta = moved(book) - moved(&self.book);
         assert_eq!(applied.credit_delta, n(delta));

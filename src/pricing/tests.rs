@@ -118,10 +118,14 @@ fn the_most_particular_pattern_wins() {
         ("gpt-3", "gpt-*"),
         ("x", "*"),
     ] {
-        assert_eq!(book.price(model).unwrap().pattern, pattern, "{model}");
+        assert_eq!(
+            book.price(model, "USD").unwrap().pattern,
+            pattern,
+            "{model}"
+        );
     }
     let book = PriceBook::new(3, vec![price("gpt-*", &[])]).unwrap();
-    assert_eq!(book.price("claude"), None);
+    assert_eq!(book.price("claude", "USD"), None);
 }
 
 #[test]
@@ -140,4 +144,44 @@ fn a_wrong_book_is_refused_whole() {
         let error = PriceBook::new(1, prices).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
+}
+
+#[test]
+fn each_unit_has_prices_of_its_own() {
+    let points = |pattern: &str| Price {
+        unit: "POINTS".into(),
+        ..price(pattern, &[])
+    };
+    let prices = vec![
+        price("gpt-4o", &[]),
+        price("gpt-*", &[]),
+        points("gpt-4o"),
+        points("gpt-4*"),
+        points("*"),
+    ];
+    let book = PriceBook::new(3, prices.clone()).unwrap();
+    let found = |model, unit| book.price(model, unit).map(|price| price.pattern.as_str());
+    assert_eq!(found("gpt-4o", "USD"), Some("gpt-4o"));
+    assert_eq!(found("gpt-4o", "POINTS"), Some("gpt-4o"));
+    // The longer beginning has no price in dollars, so it does not hide the shorter one.
+    assert_eq!(found("gpt-4-mini", "USD"), Some("gpt-*"));
+    assert_eq!(found("gpt-4-mini", "POINTS"), Some("gpt-4*"));
+    assert_eq!(found("claude", "USD"), None);
+    assert_eq!(found("claude", "POINTS"), Some("*"));
+    assert_eq!(found("gpt-4o", "EUR"), None);
+    assert_eq!(book.prices().count(), prices.len());
+    let twice = vec![points("a"), price("a", &[]), points("a")];
+    let error = PriceBook::new(1, twice).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "pattern `a` stands twice with unit `POINTS` in the price book"
+    );
+}
+
+#[test]
+fn a_stored_list_of_one_price_for_each_pattern_is_a_book() {
+    let stored = r#"[{"pattern":"gpt-4o*","unit":"USD","rates":{"input":{"price":"2.50","per":"million"}}}]"#;
+    let prices: Vec<Price> = serde_json::from_str(stored).unwrap();
+    let book = PriceBook::new(7, prices).unwrap();
+    assert!(book.price("gpt-4o-mini", "USD").is_some());
 }

@@ -14,16 +14,28 @@ mod policy;
 mod price;
 mod usage;
 
-pub use ledger::{block, entry, entry_kind, entry_kinds, event, event_kind, event_kinds};
-pub use policy::{overrides, overrides_from, policy, policy_from, rule, rule_from};
+pub use ledger::{
+    account_states, block, credit_kinds, entry, entry_kind, entry_kinds, event, event_kind,
+    event_kinds, state,
+};
+pub use policy::{
+    OVERRIDES, RULES, is_given, origin_or_none, overrides, overrides_from, policy, policy_from,
+    problems, rule, rule_from, rules, set_override, set_rule,
+};
 pub use price::{price, price_from};
-pub use usage::{certainty, counts, counts_from, meter, meter_from, tally, usage_row};
+pub use usage::{
+    certainty, counts, counts_from, meter, meter_from, tally, usage_dimensions, usage_row,
+    usage_step,
+};
 
 /// The longest unit: longer than any currency code or token name.
 const UNIT_BYTES_MAX: usize = 16;
 
 /// The longest idempotency key or order id: a UUID and a prefix, several times over.
 const TOKEN_BYTES_MAX: usize = 128;
+
+/// The longest name of a plan: together with its account's it is a name.
+const PLAN_BYTES_MAX: usize = 64;
 
 /// The longest name that people see.
 const LABEL_CHARS_MAX: usize = 200;
@@ -206,9 +218,50 @@ fn name_from<T>(
     new(text).map_err(|error| FieldError::invalid(field, error.to_string()))
 }
 
-/// A required account id.
+/// A required id of an account that people open; those of its plans and budgets are for reading alone.
 pub fn account_id(field: &str, text: &str) -> Result<AccountId, FieldError> {
+    let id = readable_account_id(field, text)?;
+    match id.owner() {
+        None => Ok(id),
+        Some(owner) => Err(FieldError::invalid(
+            field,
+            format!(
+                "`{}` is the account of a plan or budget of `{owner}`, which can only be read; name `{owner}`",
+                shown(text)
+            ),
+        )),
+    }
+}
+
+/// A required account id, also one of a plan or budget.
+pub fn readable_account_id(field: &str, text: &str) -> Result<AccountId, FieldError> {
     name_from(field, text, "the account's id", AccountId::new)
+}
+
+/// A required name of a plan: it becomes a part of an account's name.
+pub fn plan_id(field: &str, text: &str) -> Result<String, FieldError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.is_empty() {
+        return Err(FieldError::missing(field, "the plan's name"));
+    }
+    if text.len() > PLAN_BYTES_MAX || !text.bytes().all(plain) {
+        let problem = format!(
+            "`{}` must be 1 to {PLAN_BYTES_MAX} of the characters A-Z a-z 0-9 . _ -",
+            shown(text)
+        );
+        return Err(FieldError::invalid(field, problem));
+    }
+    Ok(text.into())
+}
+
+/// A required tenant id, spelt as account ids are.
+pub fn tenant_id(field: &str, text: &str) -> Result<String, FieldError> {
+    named(field, text, "the tenant's name")
+}
+
+/// A required licence id, spelt as account ids are.
+pub fn licence_id(field: &str, text: &str) -> Result<String, FieldError> {
+    named(field, text, "the licence's id")
 }
 
 /// A required key id.
@@ -223,17 +276,23 @@ pub fn model(field: &str, text: &str) -> Result<ModelName, FieldError> {
 
 /// A required policy id, spelt as account ids are.
 pub fn policy_id(field: &str, text: &str) -> Result<String, FieldError> {
-    let problem = |_| {
-        let given = shown(text);
-        format!("`{given}` must be 1 to 128 of the characters A-Z a-z 0-9 . _ : @ / + -")
-    };
+    named(field, text, "the policy's name")
+}
+
+fn named(field: &str, text: &str, what: &str) -> Result<String, FieldError> {
     if text.is_empty() {
-        return Err(FieldError::missing(field, "the policy's name"));
+        return Err(FieldError::missing(field, what));
     }
-    let checked = AccountId::new(text).map_err(problem);
-    checked
-        .map(String::from)
-        .map_err(|problem| FieldError::invalid(field, problem))
+    let wrong = || {
+        let given = shown(text);
+        let problem =
+            format!("`{given}` must be 1 to 128 of the characters A-Z a-z 0-9 . _ : @ / + -");
+        FieldError::invalid(field, problem)
+    };
+    match AccountId::new(text) {
+        Ok(name) if name.owner().is_none() => Ok(name.into()),
+        _ => Err(wrong()),
+    }
 }
 
 /// A required unit.

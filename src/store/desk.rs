@@ -9,7 +9,7 @@ use super::{
     Commit, KeyRecord, Lapsed, Opened, Publish, Published, Row, Snapshot, StoreError, Stored,
     UsageRow,
 };
-use crate::clock::Hour;
+use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Book, Claim, Entry, Event};
 use crate::money::Amount;
@@ -40,6 +40,8 @@ pub struct Desk {
     pub keys: BTreeMap<KeyId, KeyRecord>,
     /// Usage by replica, hour, key and model.
     pub usage: BTreeMap<UsageId, Tally>,
+    /// When it was purged.
+    pub purged: Option<Timestamp>,
 }
 
 impl Desk {
@@ -157,6 +159,9 @@ impl Desk {
     pub fn commit(&mut self, commit: &Commit, ground: &Ground) -> Result<Stored, StoreError> {
         let before = entries_before(commit)?;
         let id = &commit.book.account;
+        if self.purged.is_some() {
+            return Err(StoreError::Purged(id.clone()));
+        }
         if self.head.fenced(ground) && commit.restore.is_none() {
             return Err(StoreError::Fenced(std::time::Duration::ZERO));
         }
@@ -182,6 +187,29 @@ impl Desk {
         self.events.extend(commit.events.iter().cloned());
         self.claims.extend(commit.claims.iter().cloned());
         Ok(Stored::At(self.head.version))
+    }
+
+    /// Removes everything and leaves a mark: [`super::Store::purge`].
+    pub fn purge(
+        &mut self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
+        if self.purged.is_some() {
+            return Ok(Stored::At(0));
+        }
+        if self.book.is_none() {
+            return Err(StoreError::NoAccount(account.clone()));
+        }
+        if self.head.version != expected {
+            return Ok(Stored::Conflict);
+        }
+        *self = Self {
+            purged: Some(now),
+            ..Self::default()
+        };
+        Ok(Stored::At(0))
     }
 
     /// Writes a key: [`super::Store::put_key`].

@@ -1,5 +1,5 @@
 //! The store for one machine: one redb file in a data directory. No Redis needed to try tollgate, or to run one node for good.
-//! The protocol's rules are in `accounts`, what is only read in `listings`, the tables in `tables`.
+//! The protocol's rules are in `accounts`, what is only read in `listings`, the end of an account in `purge`, the tables in `tables`.
 //!
 //! redb blocks, so every call runs on tokio's blocking threads. One transaction per call; a write is durable (fsync) before its
 //! call returns. Writers wait in line without holding a thread. A call whose future is dropped may still be carried out.
@@ -9,6 +9,7 @@
 
 mod accounts;
 mod listings;
+mod purge;
 mod tables;
 
 use std::path::Path;
@@ -23,10 +24,10 @@ use super::{
     AccountSpend, CHANGES_MAX, Change, Commit, History, KeyRecord, Lapsed, Opened, Publish,
     Published, Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
 };
-use crate::clock::{Clock, Hour};
+use crate::clock::{Clock, Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::{Entry, Event};
-use tables::{DIGESTS, DOCUMENTS, META, Writer, away, look};
+use tables::{DIGESTS, DOCUMENTS, META, PURGED, Writer, away, look};
 
 /// The file's name in its data directory.
 const FILE: &str = "tollgate.redb";
@@ -163,7 +164,7 @@ fn make_tables(writer: &Writer) -> Result<(), StoreError> {
             writer.txn.open_table(tables::$table).map_err(away)?;
         )*};
     }
-    make!(META HEADS BOOKS ROWS TOMBSTONES ENTRIES_GONE KEYS DIGESTS CLAIMS ENTRIES EVENTS LIFETIME HOURS SPENT SPENT_AT DOCUMENTS);
+    make!(META HEADS BOOKS ROWS TOMBSTONES ENTRIES_GONE PURGED KEYS DIGESTS CLAIMS ENTRIES EVENTS LIFETIME HOURS SPENT SPENT_AT DOCUMENTS);
     Ok(())
 }
 
@@ -224,6 +225,23 @@ impl Store for Embedded {
 
     async fn commit(&self, commit: Commit) -> Result<Stored, StoreError> {
         self.write_with(move |writer| accounts::commit(writer, &commit))
+            .await
+    }
+
+    async fn purge(
+        &self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
+        let account = account.clone();
+        self.write_with(move |writer| purge::purge(writer, &account, expected, now))
+            .await
+    }
+
+    async fn purged(&self, account: &AccountId) -> Result<Option<Timestamp>, StoreError> {
+        let account = account.clone();
+        self.read_with(move |txn| look(txn, PURGED, account.as_str()))
             .await
     }
 

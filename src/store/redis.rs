@@ -1,5 +1,5 @@
 //! The store in Redis (7 or newer), which many replicas share. Books, keys and events are in `books`, replicas' messages in
-//! `publish`, listings in `listings`, the connections in `link` and `listen`, the scripts beside them as `*.lua`.
+//! `publish`, listings in `listings`, the end of an account in `purge`, the connections in `link` and `listen`, the scripts beside them as `*.lua`.
 //!
 //! Every change is one script on one account's keys, which Redis carries out whole or not at all; so a lost reply leaves a
 //! change made or not made, never half. What concerns all accounts (the feeds of events and of spend, the index of accounts, the
@@ -76,6 +76,7 @@ mod listen;
 mod listings;
 mod names;
 mod publish;
+mod purge;
 mod rows;
 mod scripts;
 mod settings;
@@ -95,7 +96,7 @@ use super::{
     AccountSpend, CHANGES_MAX, Change, Commit, History, KeyRecord, Lapsed, Opened, Publish,
     Published, Scarce, Snapshot, Store, StoreError, Stored, UsageRow,
 };
-use crate::clock::{Clock, Hour};
+use crate::clock::{Clock, Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::money::Amount;
@@ -208,6 +209,19 @@ impl Store for RedisStore {
 
     async fn commit(&self, commit: Commit) -> Result<Stored, StoreError> {
         self.redis.write_book(&commit).await
+    }
+
+    async fn purge(
+        &self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
+        self.redis.end(account, expected, now).await
+    }
+
+    async fn purged(&self, account: &AccountId) -> Result<Option<Timestamp>, StoreError> {
+        self.redis.ended(account).await
     }
 
     async fn publish(

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::*;
-use crate::catalog::{POLICIES, PRICES};
+use crate::catalog::{LICENCES, POLICIES, PRICES, TENANTS};
 use crate::clock::Hour;
 use crate::local::LocalError;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
@@ -531,14 +531,28 @@ impl Sync {
         Ok(())
     }
 
+    pub(super) async fn give_back(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
+        self.flush(account).await?;
+        if let Some(entry) = self.entry(account) {
+            self.publish(std::slice::from_ref(&entry), Give::Money)
+                .await?;
+        }
+        self.note(self.store.tell_scarce(account, Scarce::Money).await)
+    }
+
     pub(super) async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
         // Keys may have been made for an account that is not loaded, too.
         self.engine.forget_unknown();
         let Some(entry) = self.entry(account) else {
+            if self.books.recall.version(account).is_some()
+                && self.note(self.store.read(account, &[]).await)?.is_none()
+            {
+                self.bury_if_purged(account).await?;
+            }
             return Ok(());
         };
         let Some(snapshot) = self.note(self.store.read(account, &[]).await)? else {
-            return Ok(());
+            return self.bury_if_purged(account).await.map(drop);
         };
         let keys = self.note(self.store.keys(account).await)?;
         self.take_in(&entry, snapshot.clone(), keys.clone());
@@ -605,13 +619,20 @@ impl Sync {
     /// What is in force now is remembered, if it is newer than what was.
     async fn remember_documents(&self) {
         let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
-        let versions = (current.prices.version(), current.policies_version);
-        if recall.local().is_none() || versions == (0, 0) {
+        let licences = self.catalog.licences().stored().clone();
+        let versions = (
+            current.prices.version(),
+            current.policies_version,
+            current.tenants_version,
+        );
+        if recall.local().is_none() || (versions, licences.version) == ((0, 0, 0), 0) {
             return;
         }
         let kept = tokio::task::spawn_blocking(move || {
             recall.keep_named(PRICES, versions.0, &current.stored.prices);
             recall.keep_named(POLICIES, versions.1, &current.stored.policies);
+            recall.keep_named(TENANTS, versions.2, &current.stored.tenants);
+            recall.keep_named(LICENCES, licences.version, &licences.issued);
         });
         // It cannot fail but by a panic, which was reported where it happened.
         let _ = kept.await;
@@ -642,7 +663,9 @@ impl Sync {
         let now = self.clock.now().wall;
         for entry in &self.lines {
             let line = entry.line();
-            let due = line.known.book.next_deadline().is_some_and(|at| at <= now);
+            let (known, policy) = (&line.known, self.catalog.policy_of(&line.known.book));
+            let next = known.book.next_deadline(known.total, &policy, now);
+            let due = next.is_some_and(|at| at <= now);
             drop(line);
             if due {
                 let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));

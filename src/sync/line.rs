@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock::{Hour, Monotonic, Now};
 use crate::engine::{Account, Cell, CellId, Engine, Rules};
 use crate::id::{KeyId, ModelName};
-use crate::ledger::Book;
+use crate::ledger::{Book, Spent};
 use crate::local::counters;
 use crate::money::Amount;
 use crate::policy::Policy;
@@ -560,7 +560,8 @@ impl Line {
         }
         self.give_back_missing(account);
         let book = &self.known.book;
-        next.observe = !answer.fenced && book.wants_observing(self.known.total, policy, now.wall);
+        let spent = Spent::of(book, self.known.total, self.known.unleased);
+        next.observe = !answer.fenced && book.wants_observing(spent, policy, now.wall);
         next
     }
 
@@ -643,7 +644,7 @@ impl Line {
 
     /// Good standing depends on the total, which comes with every answer.
     fn follow_standing(&mut self, account: &Account, policy: &Policy, now: Now) {
-        let standing = self.known.book.standing(self.known.total);
+        let standing = standing(&self.known.book, self.known.total, policy, now);
         if account.rules().standing != standing {
             self.go_by(account, policy.clone(), now);
         }
@@ -651,7 +652,7 @@ impl Line {
 
     /// Puts a policy in force.
     pub fn go_by(&mut self, account: &Account, policy: Policy, now: Now) {
-        account.follow(rules(&self.known.book, self.known.total, policy));
+        account.follow(rules(&self.known.book, self.known.total, policy, now));
         let rules = account.rules();
         self.shares.clip(account, &rules.policy, now.mono);
     }
@@ -716,12 +717,22 @@ fn twice(amount: Amount) -> Amount {
 }
 
 /// What an account's calls go by.
-pub fn rules(book: &Book, total: Amount, policy: Policy) -> Rules {
+pub fn rules(book: &Book, total: Amount, policy: Policy, now: Now) -> Rules {
     Rules {
         unit: book.unit.clone(),
-        standing: book.standing(total),
+        standing: standing(book, total, &policy, now),
         policy,
     }
+}
+
+/// Why all its calls are refused, if they are.
+fn standing(
+    book: &Book,
+    total: Amount,
+    policy: &Policy,
+    now: Now,
+) -> Option<crate::refusal::Reason> {
+    book.standing(total, policy, now.wall).at(now.wall)
 }
 
 #[cfg(test)]

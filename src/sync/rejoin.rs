@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::Sync;
+use super::{Entry, Sync};
 use crate::books::remember::{PutBack, Remembered, Stands};
 use crate::id::AccountId;
 use crate::ledger::TAIL_MAX;
@@ -71,8 +71,27 @@ impl Sync {
         Ok(tail)
     }
 
+    /// Lets go of an account, and of what is remembered of it, if it is not in the store because it was purged there.
+    pub(super) async fn bury_if_purged(&self, id: &AccountId) -> Result<bool, StoreError> {
+        if self.note(self.store.purged(id).await)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(entry) = self.entry(id) {
+            // Calls that are still in flight settle into cells that nobody publishes.
+            self.engine.unload(&entry.account);
+            let same = |_: &AccountId, current: &mut Arc<Entry>| Arc::ptr_eq(current, &entry);
+            self.lines.remove_if_mut(id, same);
+            entry.changed.notify_waiters();
+        }
+        self.books.recall.forget(id).await;
+        Ok(true)
+    }
+
     /// Compares an account with what this replica remembers of it, and puts back what the store lacks.
     pub(super) async fn rejoin(&self, id: &AccountId) -> Result<(), StoreError> {
+        if self.note(self.store.read(id, &[]).await)?.is_none() && self.bury_if_purged(id).await? {
+            return Ok(());
+        }
         let Some(ours) = self.books.recall.get(id).await else {
             return Ok(());
         };

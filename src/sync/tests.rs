@@ -32,6 +32,7 @@ fn record(account: &AccountId, secret: &str) -> KeyRecord {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     }
 }
 
@@ -45,6 +46,7 @@ async fn bench(policy: Policy) -> Bench {
         layer: Layer {
             prices: Vec::new(),
             policies: [("default".to_owned(), policy)].into(),
+            ..Layer::default()
         },
         local: None,
         clock: clock.clone(),

@@ -101,6 +101,22 @@ labels! {
         Documents = "documents",
     }
 
+    /// What became of a call that presented a licence.
+    LicenceOutcome {
+        /// It passed.
+        Admitted = "admitted",
+        /// It is no licence, or nobody here knows who signed it.
+        Forged = "forged",
+        /// Its first day is yet to come.
+        NotYetValid = "not_yet_valid",
+        /// Its time is over.
+        Expired = "expired",
+        /// It was taken back.
+        Revoked = "revoked",
+        /// It is not for this model.
+        ModelNotAllowed = "model_not_allowed",
+    }
+
     /// How reading on for a client that left ended.
     Drained {
         /// The answer was read to its end.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::labels::{Drained, Label, StatusClass, StoreOp, UpstreamError};
+use super::labels::{Drained, Label, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
 use super::registry::{Named, Registry, count, units};
 use crate::gate::{Charge, End};
 use crate::money::Amount;
@@ -48,6 +48,8 @@ struct CallHandles {
     decision_time: Histogram,
     unknown_key_hits: Counter,
     abandoned: Counter,
+    licences: Box<[Counter]>,
+    licences_uncounted: Counter,
     /// By certainty, then by end.
     charges: [Box<[Counter]>; CERTAINTIES.len()],
     /// In nano-units: the registry's counters are whole numbers and its gauges floats, so money is summed here and only told
@@ -233,6 +235,16 @@ impl Metrics {
         self.0.calls.abandoned.increment(1);
     }
 
+    /// A call presented a licence.
+    pub fn licence(&self, outcome: LicenceOutcome) {
+        bump(&self.0.calls.licences, outcome.index());
+    }
+
+    /// A licence's call stands in no account's usage, as its account was not loaded.
+    pub fn licence_uncounted(&self) {
+        self.0.calls.licences_uncounted.increment(1);
+    }
+
     /// The store did not do something.
     pub fn store_error(&self, op: StoreOp) {
         bump(&self.0.store.errors, op.index());
@@ -317,6 +329,10 @@ impl CallHandles {
             "tollgate_charges_total",
             "Settled calls, by how sure their usage is and how they ended.",
         );
+        const LICENCES: Named = (
+            "tollgate_licence_calls_total",
+            "Calls that presented an offline licence, by outcome.",
+        );
         let ended = |certainty: Certainty| {
             let sure = [("certainty", certainty.name())];
             registry.counters::<End>(CHARGES, &sure, "end")
@@ -342,6 +358,14 @@ impl CallHandles {
                 (
                     "tollgate_calls_abandoned_total",
                     "Calls that ended without a settlement; their holds went by policy.",
+                ),
+                &[],
+            ),
+            licences: registry.counters::<LicenceOutcome>(LICENCES, &[], "outcome"),
+            licences_uncounted: registry.counter(
+                (
+                    "tollgate_licence_calls_uncounted_total",
+                    "Calls by a licence that stand in no usage, as their account was not loaded.",
                 ),
                 &[],
             ),

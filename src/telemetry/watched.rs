@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{Metrics, StoreOp};
-use crate::clock::{Clock, Hour};
+use crate::clock::{Clock, Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::{Entry, Event};
 use crate::store::{
@@ -50,7 +50,7 @@ impl Watched {
     fn note<T>(&self, op: StoreOp, answer: &Result<T, StoreError>) {
         match answer {
             // That there is no such account is an answer.
-            Ok(_) | Err(StoreError::NoAccount(_)) => {}
+            Ok(_) | Err(StoreError::NoAccount(_) | StoreError::Purged(_)) => {}
             Err(StoreError::Unavailable(_) | StoreError::Fenced(_) | StoreError::Corrupt(_)) => {
                 self.metrics.store_error(op);
             }
@@ -97,6 +97,20 @@ impl Store for Watched {
             self.metrics.events(events);
         }
         Ok(stored)
+    }
+
+    async fn purge(
+        &self,
+        account: &AccountId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
+        let call = self.store.purge(account, expected, now);
+        self.count(StoreOp::Commit, call).await
+    }
+
+    async fn purged(&self, account: &AccountId) -> Result<Option<Timestamp>, StoreError> {
+        self.count(StoreOp::Read, self.store.purged(account)).await
     }
 
     async fn publish(

@@ -291,7 +291,7 @@ impl World {
             account_id: "a".into(),
             amount: money(amount),
             models: models.iter().map(ToString::to_string).collect(),
-            start_time: None,
+            ..v1::EstimateRequestsRequest::default()
         };
         let mut client = UsageServiceClient::new(self.channel.clone());
         let answer = client.estimate_requests(request).await.unwrap();

@@ -362,7 +362,7 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     world.check_now("flat", PASSES).await;
     let call = world.begin("flat", 0).await;
     let before = (world.entries().await, world.balance().await);
-    let dear = v1::UpdatePriceRequest {
+    let dear = v1::SetPriceRequest {
         price: Some(v1::Price {
             pattern: "flat*".into(),
             unit: "USD".into(),
@@ -373,10 +373,9 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
             }],
             ..v1::Price::default()
         }),
-        allow_missing: true,
-        ..v1::UpdatePriceRequest::default()
+        etag: String::new(),
     };
-    world.price_service().update_price(dear).await.unwrap();
+    world.price_service().set_price(dear).await.unwrap();
     world
         .set_policy(v1::Policy {
             policy_id: "default".into(),

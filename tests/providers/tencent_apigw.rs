@@ -102,7 +102,7 @@ async fn a2_03_the_creator_and_all_collaborators_are_told_of_the_suspension() {
     // Nobody calls: it is told all the same.
     world.at(SUSPENSION);
     let told = world.told("account.suspended", 1).await;
-    assert_eq!(told[0].notification_recipients, all);
+    assert_eq!(told[0].recipients, all);
     assert_eq!(told[0].time, world.instant(SUSPENSION));
     world.at(2 * DAY);
     world.told("account.suspended", 1).await;

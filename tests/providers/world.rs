@@ -300,10 +300,8 @@ impl World {
                 let snapshot = core.store.read(&account, &[]).await.unwrap().unwrap();
                 let policy = core.catalog.policy_of(&snapshot.book);
                 let now = self.now();
-                if snapshot
-                    .book
-                    .wants_observing(snapshot.spend, &policy, now)
-                {
+                let spent = snapshot.spent();
+                if snapshot.book.wants_observing(spent, &policy, now) {
                     return None;
                 }
             }

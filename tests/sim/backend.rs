@@ -91,7 +91,7 @@ impl World {
         let account = self.dice.roll(self.setup.accounts as u64) as usize;
         let note = format!("n{number}");
         let action = self.some_action(number, &note);
-        let keyless = matches!(action, Action::Configure { .. })
+        let keyless = matches!(action, Action::Configure(_))
             || (matches!(action, Action::Adjust { .. }) && self.dice.chance(500));
         let command = Command {
             idempotency_key: (!keyless).then(|| format!("c{number}")),
@@ -145,7 +145,7 @@ impl World {
                 model: None,
                 note,
             },
-            _ => Action::Configure {
+            _ => Action::Configure(tollgate::ledger::Configure {
                 name: None,
                 policy: None,
                 overrides: Some(Overrides {
@@ -154,7 +154,8 @@ impl World {
                     concurrency: self.dice.chance(500).then(|| self.dice.pick(&[1, 4, 12])),
                     ..Overrides::default()
                 }),
-            },
+                ..Default::default()
+            }),
         }
     }
 
@@ -219,16 +220,16 @@ impl World {
             }
         }
         let mut named = read.book.clone();
-        if let Action::Configure {
+        if let Action::Configure(tollgate::ledger::Configure {
             overrides: Some(overrides),
             ..
-        } = &job.command.action
+        }) = &job.command.action
         {
             named.overrides = overrides.clone();
         }
         let policy = self.policy_of(account, &named);
         let wall = self.replicas[slot].hands.now(self.now).wall;
-        let applied = match apply(&read.book, read.spend, &job.command, &policy, wall) {
+        let applied = match apply(&read.book, read.spent(), &job.command, &policy, wall) {
             Ok(applied) => applied,
             Err(Rejected::Expired(_)) => {
                 if let Some(number) = job.number {
@@ -273,10 +274,10 @@ impl World {
         if first {
             self.watch[account].paid += credit.nanos();
         }
-        if let Action::Configure {
+        if let Action::Configure(tollgate::ledger::Configure {
             overrides: Some(overrides),
             ..
-        } = action
+        }) = action
         {
             let floor = overrides.credit_limit.unwrap_or_default().nanos();
             let watch = &mut self.watch[account];
@@ -298,7 +299,7 @@ impl World {
         let given = &mut self.backend.given[number];
         given.busy = false;
         let keyless = given.command.idempotency_key.is_none();
-        given.given_up |= keyless && !matches!(given.command.action, Action::Configure { .. });
+        given.given_up |= keyless && !matches!(given.command.action, Action::Configure(_));
         self.try_later(number, 300 * MS);
     }
 
@@ -308,8 +309,7 @@ impl World {
             return Err(format!("a{account} is not there"));
         };
         for (number, given) in self.backend.given.iter().enumerate() {
-            if given.account != account || matches!(given.command.action, Action::Configure { .. })
-            {
+            if given.account != account || matches!(given.command.action, Action::Configure(_)) {
                 continue;
             }
             let count = desk

@@ -158,7 +158,9 @@ impl World {
             let dirty = loaded.line.unpublished().is_positive() || loaded.line.failing();
             if look {
                 loaded.line.forget(&loaded.account, now);
-                let due = loaded.line.known.book.next_deadline();
+                let known = &loaded.line.known;
+                let policy = known.book.overrides.over(&self.setup.policies[account].0);
+                let due = known.book.next_deadline(known.total, &policy, now.wall);
                 if due.is_some_and(|at| at <= now.wall) {
                     self.observe(slot, account);
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tollgate::books::remember::{Remembered, Stands};
 use tollgate::clock::{Hour, Timestamp};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
-use tollgate::ledger::{Action, Book, Command, apply};
+use tollgate::ledger::{Action, Book, Command, Spent, apply};
 use tollgate::money::Amount;
 use tollgate::policy::{Overrides, Policy};
 use tollgate::store::desk::Desk;
@@ -281,11 +281,12 @@ fn opened(account: usize, money: i64, policy: &Policy, overrides: &Overrides) ->
     let now = Timestamp::from_nanos(DAWN);
     let mut desk = Desk::default();
     let mut book = Book::new(id.clone(), "USD".into(), "default".into(), now);
-    let configure = Action::Configure {
+    let configure = Action::Configure(tollgate::ledger::Configure {
         name: None,
         policy: None,
         overrides: Some(overrides.clone()),
-    };
+        ..Default::default()
+    });
     let recharge = Action::Recharge {
         amount: Amount::from_nanos(money),
         order_id: "first".into(),
@@ -299,7 +300,7 @@ fn opened(account: usize, money: i64, policy: &Policy, overrides: &Overrides) ->
             action,
         };
         let policy = overrides.over(policy);
-        let applied = apply(&book, Amount::ZERO, &command, &policy, now).unwrap();
+        let applied = apply(&book, Spent::default(), &command, &policy, now).unwrap();
         book = applied.book.clone();
         let commit = commit(desk.head.version, applied, &command);
         desk.commit(&commit, &Ground::default()).unwrap();
@@ -316,6 +317,7 @@ fn opened(account: usize, money: i64, policy: &Policy, overrides: &Overrides) ->
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
         };
         desk.put_key(desk.head.version, record);
     }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tollgate::catalog::Layer;
+use tollgate::clock::Clock;
 use tollgate::id::AccountId;
+use tollgate::licence::Keys;
 use tollgate::policy::Policy;
 use tollgate::proxy::{self, Running, Settings};
 use tollgate::route::{HttpVersion, Route, Terms, Upstream};
 
-use super::node::{Node, amount, terms};
+use super::node::{Node, amount, layer, terms};
 use super::until;
 
 /// The replica, its proxy and its account.
@@ -29,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) upstream: Upstream,
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
+    /// What licences are checked with.
+    pub(crate) licence_keys: Keys,
     pub(crate) money: &'static str,
     pub(crate) drain_max: Duration,
 }
@@ -57,13 +62,18 @@ impl Plan {
                 ..Settings::default()
             },
             policy: Policy::default(),
+            licence_keys: Keys::new(),
             money: "100",
             drain_max: Duration::from_secs(5),
         }
     }
 
     pub(crate) async fn start(self) -> Edge {
-        let node = Node::embedded_with(self.policy);
+        let layer = Layer {
+            licence_keys: self.licence_keys,
+            ..layer(self.policy)
+        };
+        let node = Node::embedded_under(Clock::system(), layer);
         let account = node.account("a", self.money).await;
         let (stop, stopped) = watch::channel(false);
         let routes = [Route {

@@ -72,6 +72,15 @@ pub(crate) fn prices() -> Vec<Price> {
     ]
 }
 
+/// These prices and one policy.
+pub(crate) fn layer(policy: Policy) -> Layer {
+    Layer {
+        prices: prices(),
+        policies: [("default".to_owned(), policy)].into(),
+        ..Layer::default()
+    }
+}
+
 /// A route's terms as a configuration without words gives them.
 pub(crate) fn terms() -> Terms {
     Terms {
@@ -100,12 +109,18 @@ impl Node {
     }
 
     pub(crate) fn embedded_with(policy: Policy) -> Self {
-        let clock = Clock::system();
+        Self::embedded_under(Clock::system(), layer(policy))
+    }
+
+    /// The same under any clock and configuration.
+    pub(crate) fn embedded_under(clock: Clock, layer: Layer) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(dir.path(), clock.clone()).unwrap();
+        let replica = store.replica();
+        let store = Arc::new(store);
         Self {
             _dir: Some(dir),
-            ..Self::over_embedded(store, clock, policy)
+            ..Self::configured(store, replica, clock, layer, Settings::default())
         }
     }
 
@@ -129,10 +144,17 @@ impl Node {
         policy: Policy,
         settings: Settings,
     ) -> Self {
-        let layer = Layer {
-            prices: prices(),
-            policies: [("default".to_owned(), policy)].into(),
-        };
+        Self::configured(store, replica, clock, layer(policy), settings)
+    }
+
+    /// Over any store, configured in any way.
+    pub(crate) fn configured(
+        store: Arc<dyn Store>,
+        replica: ReplicaId,
+        clock: Clock,
+        layer: Layer,
+        settings: Settings,
+    ) -> Self {
         let parts = Parts {
             store,
             replica,
@@ -189,6 +211,7 @@ impl Node {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
         };
         edit(&mut key);
         let version = self

@@ -22,25 +22,14 @@ impl From<StoreError> for Fault {
             StoreError::Fenced(wait) => Self::Fenced(error.to_string(), wait),
             StoreError::Corrupt(_) => Self::Corrupt(error.to_string()),
             StoreError::NoAccount(account) => Self::NotFound(Thing::Account, account.to_string()),
+            StoreError::Purged(account) => Self::Purged(account),
         }
     }
 }
 
 impl From<Rejected> for Fault {
     fn from(rejected: Rejected) -> Self {
-        let message = rejected.to_string();
-        match rejected {
-            Rejected::NotPositive(_) | Rejected::NoAmount => {
-                Self::Field(FieldError::invalid("amount", message))
-            }
-            Rejected::NoNote => Self::Field(FieldError::missing(
-                "note",
-                "say why the balance is adjusted",
-            )),
-            Rejected::Expired(_) => Self::Field(FieldError::invalid("expire_time", message)),
-            Rejected::OutOfRange => Self::OutOfRange,
-            Rejected::TooManyBlocks => Self::BlocksLimit(message),
-        }
+        Self::Rejected(Box::new(rejected))
     }
 }
 
@@ -52,6 +41,7 @@ impl From<CommandError> for Fault {
             CommandError::OrderReused(order) => Self::OrderReused(order),
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
+            CommandError::NoTenant(name, known) => Self::NoTenant { name, known },
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }
@@ -62,10 +52,12 @@ impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Self {
         let message = error.to_string();
         match error {
-            CatalogError::Price(PriceError::TooMany(_)) | CatalogError::TooManyPolicies(_) => {
-                Self::CatalogLimit(message)
-            }
+            CatalogError::Price(PriceError::TooMany(_))
+            | CatalogError::TooManyPolicies(_)
+            | CatalogError::TooManyTenants(_)
+            | CatalogError::TooManyLicences(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
+            CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),
             CatalogError::Conflict(_) => Self::Contended("the catalogue".into()),
             CatalogError::Store(error) => error.into(),

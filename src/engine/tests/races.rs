@@ -51,6 +51,7 @@ fn small(policy: Policy) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     };
     let key = Arc::new(Key::new(Arc::clone(&account), record));
     // The cell is there: how one is handed from call to call, models cannot see.

@@ -59,6 +59,7 @@ fn small(unsettled: Unsettled) -> Small {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     };
     let key = engine.load_key(None, &account, record);
     // The cell is there: how one is handed from call to call, models cannot see.

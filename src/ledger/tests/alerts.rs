@@ -102,7 +102,9 @@ fn a_threshold_that_comes_back_speaks_of_a_balance_that_is_below_it() {
     let mut alerts = Vec::new();
     for threshold in [10, 10, 0, 10, 0, 10] {
         desk.policy.low_balance = (threshold != 0).then_some(n(threshold));
-        let wanted = desk.book.wants_observing(n(0), &desk.policy, at(0));
+        let wanted = desk
+            .book
+            .wants_observing(Spent::default(), &desk.policy, at(0));
         alerts.push((wanted, desk.observe().events.len()));
     }
     let want = [

@@ -123,21 +123,24 @@ fn the_fingerprint_is_of_all_that_is_asked_and_not_of_the_key() {
         model: Some(ModelName::new("k").unwrap()),
         note: "invoice".into(),
     };
-    let named = Action::Configure {
+    let named = Action::Configure(Configure {
         name: Some("x".into()),
         policy: None,
         overrides: None,
-    };
-    let ruled = Action::Configure {
+        ..Default::default()
+    });
+    let ruled = Action::Configure(Configure {
         name: None,
         policy: Some("x".into()),
         overrides: None,
-    };
-    let limited = Action::Configure {
+        ..Default::default()
+    });
+    let limited = Action::Configure(Configure {
         name: None,
         policy: None,
         overrides: Some(Overrides::default()),
-    };
+        ..Default::default()
+    });
     let all = [
         recharge(5),
         recharge(6),

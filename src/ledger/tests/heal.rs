@@ -12,6 +12,13 @@ struct Side {
     time: i64,
 }
 
+fn spent(spend: i64) -> Spent {
+    Spent {
+        spend: n(spend),
+        held: n(0),
+    }
+}
+
 fn open() -> Side {
     let book = Book::new(
         AccountId::new("a").unwrap(),
@@ -37,7 +44,7 @@ impl Side {
             action,
         };
         let policy = Policy::default();
-        let applied = apply(&self.book, n(spend), &command, &policy, at(self.time)).unwrap();
+        let applied = apply(&self.book, spent(spend), &command, &policy, at(self.time)).unwrap();
         self.book = applied.book;
         self.entries.extend(applied.entries);
         self.claims.extend(command.claims());
@@ -69,7 +76,15 @@ impl Side {
     fn heal_from(&mut self, ours: &Self, spend: i64) -> usize {
         let claimed = |claim: &str| self.claims.iter().any(|known| known == claim);
         let policy = |_: &Book| Policy::default();
-        let healed = heal(self.told(), ours.told(), n(spend), claimed, policy, at(500)).unwrap();
+        let healed = heal(
+            self.told(),
+            ours.told(),
+            spent(spend),
+            claimed,
+            policy,
+            at(500),
+        )
+        .unwrap();
         let Some(healed) = healed else { return 0 };
         let limit = |book: &Book| book.lifetime_credit;
         assert_eq!(
@@ -191,7 +206,14 @@ fn more_than_is_remembered_is_told_and_leaves_no_gap() {
     }
     let claimed = |_: &str| false;
     let policy = |_: &Book| Policy::default();
-    let healed = heal(store.told(), ours.told(), n(0), claimed, policy, at(500));
+    let healed = heal(
+        store.told(),
+        ours.told(),
+        spent(0),
+        claimed,
+        policy,
+        at(500),
+    );
     let forgotten = healed.unwrap().unwrap().forgotten;
     assert_eq!(forgotten, 60 - u64::try_from(TAIL_MAX).unwrap());
     store.heal_from(&ours, 0);

@@ -133,7 +133,7 @@ impl Model {
             Action::LateCharge { amount, .. } => {
                 self.charge(EntryKind::LateCharge, amount.nanos());
             }
-            Action::Configure { .. } => {
+            Action::Configure(_) => {
                 self.write(EntryKind::Configuration, 0, |_| {});
                 if self.lines_written == 1 {
                     self.news
@@ -141,6 +141,7 @@ impl Model {
                 }
             }
             Action::Observe => {}
+            _ => unreachable!("not among the random commands"),
         }
     }
 

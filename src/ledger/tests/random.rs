@@ -232,12 +232,17 @@ impl Pair {
         assert_eq!(book.balance(spend).nanos(), model.balance());
         assert_eq!(book.debt(spend).nanos(), model.owed);
         let owes = model.owed > 0 || model.overdue_since.is_some();
-        assert_eq!(book.state(spend) == State::Overdue, owes);
-        let stopped = model.owed > 0 && model.owed > book.floor.nanos();
-        assert_eq!(book.standing(spend).is_some(), stopped);
+        assert_eq!(
+            book.state(spend, &self.desk.policy, at(now)) == State::Overdue,
+            owes
+        );
+        let stopped = model.owed > 0 && model.owed > self.desk.policy.credit_limit.nanos();
+        let standing = book.standing(spend, &self.desk.policy, at(now));
+        assert_eq!(standing.at(at(now)).is_some(), stopped);
         let ends: Vec<_> = self.model.lots.iter().filter_map(|lot| lot.until).collect();
         assert_eq!(
-            book.next_deadline().map(Timestamp::nanos),
+            book.next_deadline(spend, &self.desk.policy, at(now))
+                .map(Timestamp::nanos),
             ends.iter().min().copied()
         );
 
@@ -249,7 +254,10 @@ impl Pair {
             || seen.armed != self.model.armed
             || ends.iter().any(|end| *end <= now)
             || book.floor != policy.credit_limit;
-        assert_eq!(book.wants_observing(spend, policy, at(now)), matters);
+        assert_eq!(
+            book.wants_observing(self.desk.given(), policy, at(now)),
+            matters
+        );
     }
 
     /// All that the book says, against all that the model says.

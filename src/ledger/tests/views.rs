@@ -16,8 +16,8 @@ fn check(debt: i64, limit: i64, spent: i64, want: (i64, i64, State, Option<Reaso
     let got = (
         book.balance(spend).nanos(),
         book.debt(spend).nanos(),
-        book.state(spend),
-        book.standing(spend),
+        book.state(spend, &desk.policy, at(0)),
+        book.standing(spend, &desk.policy, at(0)).at(at(0)),
     );
     assert_eq!(got, want, "debt {debt}, limit {limit}, spent {spent}");
     // Absorbing it changes no answer.
@@ -27,7 +27,11 @@ fn check(debt: i64, limit: i64, spent: i64, want: (i64, i64, State, Option<Reaso
         (book.balance(spend).nanos(), book.debt(spend).nanos()),
         (want.0, want.1)
     );
-    assert_eq!((book.state(spend), book.standing(spend)), (want.2, want.3));
+    let read = (
+        book.state(spend, &desk.policy, at(0)),
+        book.standing(spend, &desk.policy, at(0)).at(at(0)),
+    );
+    assert_eq!(read, (want.2, want.3));
 }
 
 #[test]
@@ -55,7 +59,11 @@ fn check_wants(now: i64, spent: i64, low_balance: Option<i64>, limit: i64, want:
     desk.policy.low_balance = low_balance.map(n);
     desk.policy.credit_limit = n(limit);
     let (book, policy) = (&desk.book, &desk.policy);
-    let wants = book.wants_observing(n(spent), policy, at(now));
+    let spent_all = Spent {
+        spend: n(spent),
+        held: n(0),
+    };
+    let wants = book.wants_observing(spent_all, policy, at(now));
     assert_eq!(
         wants, want,
         "at {now}, spent {spent}, low {low_balance:?}, limit {limit}"
@@ -85,11 +93,16 @@ fn a_book_is_written_again_when_an_episode_is_over() {
             low_balance: low.map(n),
             ..desk.policy.clone()
         };
-        desk.book.wants_observing(n(0), &policy, at(0))
+        desk.book.wants_observing(Spent::default(), &policy, at(0))
     };
     assert!(!wants(&desk, Some(4)));
     assert!(wants(&desk, Some(-3)));
     assert!(!wants(&desk, Some(-2)));
+}
+
+fn deadline(desk: &Desk) -> Option<Timestamp> {
+    let (spend, now) = (n(desk.spend), at(desk.now));
+    desk.book.next_deadline(spend, &desk.policy, now)
 }
 
 #[test]
@@ -103,11 +116,11 @@ fn the_next_deadline_is_the_earliest() {
         until(60, rank(-1, grant(1))),
     ] {
         desk.run(credit);
-        deadlines.push(desk.book.next_deadline().map(Timestamp::nanos));
+        deadlines.push(deadline(&desk).map(Timestamp::nanos));
     }
     assert_eq!(deadlines, [None, Some(50), Some(40), Some(40)]);
     desk.at(40).observe();
-    assert_eq!(desk.book.next_deadline(), Some(at(50)));
+    assert_eq!(deadline(&desk), Some(at(50)));
 }
 
 #[test]
@@ -130,11 +143,12 @@ fn configuration_changes_what_it_names_and_moves_no_money() {
         want.name = name.map_or(want.name, Into::into);
         want.policy = policy.map_or(want.policy, Into::into);
         want.overrides = over.clone().unwrap_or(want.overrides);
-        let applied = desk.run(Action::Configure {
+        let applied = desk.run(Action::Configure(Configure {
             name: name.map(Into::into),
             policy: policy.map(Into::into),
             overrides: over,
-        });
+            ..Default::default()
+        }));
         assert_eq!(desk.book, want);
         assert_eq!(kinds(&applied), [EntryKind::Configuration]);
         assert_eq!((applied.events, applied.credit_delta), (vec![], n(0)));

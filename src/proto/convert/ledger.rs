@@ -1,7 +1,7 @@
 //! Entries, credit blocks, events.
 
 use super::{FieldError, amount, required_enum, timestamp};
-use crate::ledger::{CreditBlock, CreditKind, Entry, EntryKind, Event, EventKind};
+use crate::ledger::{CreditBlock, CreditKind, Entry, EntryKind, Event, EventKind, State};
 use crate::money::Amount;
 use crate::proto::v1;
 
@@ -15,6 +15,22 @@ pub const fn entry_kind(kind: EntryKind) -> v1::EntryKind {
         EntryKind::LateCharge => v1::EntryKind::LateCharge,
         EntryKind::Usage => v1::EntryKind::Usage,
         EntryKind::Expiry => v1::EntryKind::Expiry,
+        EntryKind::OverdueMarked => v1::EntryKind::OverdueMarked,
+        EntryKind::OverdueCleared => v1::EntryKind::OverdueCleared,
+        EntryKind::Reactivation => v1::EntryKind::Reactivation,
+        EntryKind::RefundBegun => v1::EntryKind::RefundBegun,
+        EntryKind::Refund => v1::EntryKind::Refund,
+        EntryKind::RefundCancelled => v1::EntryKind::RefundCancelled,
+        EntryKind::InvoicedAmount => v1::EntryKind::InvoicedAmount,
+        EntryKind::PlanPurchase => v1::EntryKind::PlanPurchase,
+        EntryKind::PlanAdded => v1::EntryKind::PlanAdded,
+        EntryKind::PlanRemoved => v1::EntryKind::PlanRemoved,
+        EntryKind::QpsPlanPurchase => v1::EntryKind::QpsPlanPurchase,
+        EntryKind::Correction => v1::EntryKind::Correction,
+        EntryKind::Void => v1::EntryKind::Void,
+        EntryKind::InvoiceClosed => v1::EntryKind::InvoiceClosed,
+        EntryKind::InvoiceSettled => v1::EntryKind::InvoiceSettled,
+        EntryKind::Closed => v1::EntryKind::Closed,
     }
 }
 
@@ -27,14 +43,51 @@ pub const fn event_kind(kind: EventKind) -> v1::EventKind {
         EventKind::BalanceLow => v1::EventKind::BalanceLow,
         EventKind::CreditAdded => v1::EventKind::CreditAdded,
         EventKind::CreditExpired => v1::EventKind::CreditExpired,
+        EventKind::AccountSuspended
+        | EventKind::ReactivationRequired
+        | EventKind::PurgeEligible
+        | EventKind::AccountClosed
+        | EventKind::CreditExpiring
+        | EventKind::PlanExhausted
+        | EventKind::PlanExpired
+        | EventKind::RechargeRequested
+        | EventKind::RefundAccepted
+        | EventKind::RefundCompleted
+        | EventKind::RefundCancelled
+        | EventKind::InvoiceClosed => v1::EventKind::Unspecified,
     }
 }
 
 /// Kinds of entries to filter by: known ones only, so that a misspelt filter is not an empty listing.
 pub fn entry_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::EntryKind>, FieldError> {
-    let names =
-        "ENTRY_KIND_CONFIGURATION, _RECHARGE, _GRANT, _ADJUSTMENT, _LATE_CHARGE, _USAGE, _EXPIRY";
+    let names = "ENTRY_KIND_CONFIGURATION, _RECHARGE, _GRANT, _ADJUSTMENT, _LATE_CHARGE, _USAGE, _EXPIRY, _OVERDUE_MARKED, \
+                 _OVERDUE_CLEARED, _REACTIVATION, _REFUND_BEGUN, _REFUND, _REFUND_CANCELLED, _INVOICED_AMOUNT, _PLAN_PURCHASE, \
+                 _PLAN_ADDED, _PLAN_REMOVED, _QPS_PLAN_PURCHASE, _CORRECTION, _VOID, _INVOICE_CLOSED, _INVOICE_SETTLED, _CLOSED";
     kinds(field, numbers, names)
+}
+
+/// Kinds of credit to filter by.
+pub fn credit_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::CreditKind>, FieldError> {
+    kinds(field, numbers, "CREDIT_KIND_BONUS, _PAID, _PLAN")
+}
+
+/// States of accounts to filter by.
+pub fn account_states(field: &str, numbers: &[i32]) -> Result<Vec<v1::AccountState>, FieldError> {
+    let names = "ACCOUNT_STATE_ACTIVE, _OVERDUE, _REACTIVATION_REQUIRED, _SUSPENDED, _PURGE_ELIGIBLE, _FROZEN, _CLOSED";
+    kinds(field, numbers, names)
+}
+
+/// The state of an account.
+pub const fn state(state: State) -> v1::AccountState {
+    match state {
+        State::Active => v1::AccountState::Active,
+        State::Overdue => v1::AccountState::Overdue,
+        State::Suspended => v1::AccountState::Suspended,
+        State::ReactivationRequired => v1::AccountState::ReactivationRequired,
+        State::PurgeEligible => v1::AccountState::PurgeEligible,
+        State::Frozen => v1::AccountState::Frozen,
+        State::Closed => v1::AccountState::Closed,
+    }
 }
 
 /// Kinds of events to filter by.
@@ -86,6 +139,8 @@ pub fn entry(entry: &Entry, account: &str, unit: &str) -> v1::Entry {
             .map(ToString::to_string)
             .unwrap_or_default(),
         note: entry.note.clone(),
+        priority: entry.priority,
+        expire_time: entry.expires.map(timestamp),
     }
 }
 
@@ -94,6 +149,7 @@ pub fn block(block: &CreditBlock, remaining: Amount, rank: u32, unit: &str) -> v
     let kind = match block.kind {
         CreditKind::Bonus => v1::CreditKind::Bonus,
         CreditKind::Paid => v1::CreditKind::Paid,
+        CreditKind::Plan => v1::CreditKind::Plan,
     };
     v1::CreditBlock {
         block_id: block.id,
@@ -105,6 +161,7 @@ pub fn block(block: &CreditBlock, remaining: Amount, rank: u32, unit: &str) -> v
         remaining: Some(amount(remaining, unit)),
         order_id: block.order_id.clone().unwrap_or_default(),
         burn_rank: rank,
+        expired: block.expired,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{FieldError, amount, required_enum, timestamp};
 use crate::money::Amount;
 use crate::proto::v1;
-use crate::store::UsageRow;
+use crate::usage::series::{Apart, Point, Step};
 use crate::usage::{Certainty, Counts, Meter, Tally};
 
 /// A meter.
@@ -84,16 +84,52 @@ pub fn tally(tally: &Tally, unit: &str) -> v1::Tally {
     }
 }
 
-/// One row of usage by hour.
-pub fn usage_row(row: &UsageRow, unit: &str) -> v1::UsageRow {
+/// How long each point of a series is.
+pub fn usage_step(field: &str, number: i32) -> Result<Step, FieldError> {
+    match v1::UsageStep::try_from(number) {
+        Ok(v1::UsageStep::Unspecified | v1::UsageStep::Hour) => Ok(Step::Hour),
+        Ok(v1::UsageStep::Day) => Ok(Step::Day),
+        Ok(v1::UsageStep::Month) => Ok(Step::Month),
+        Err(_) => Err(FieldError::invalid(
+            field,
+            format!("is {number}; it must be USAGE_STEP_HOUR, _DAY or _MONTH"),
+        )),
+    }
+}
+
+/// What is told apart; keys and models if nothing is named.
+pub fn usage_dimensions(field: &str, numbers: &[i32]) -> Result<Apart, FieldError> {
+    let mut apart = Apart {
+        keys: numbers.is_empty(),
+        models: numbers.is_empty(),
+        services: false,
+    };
+    for (index, number) in numbers.iter().enumerate() {
+        let names = "USAGE_DIMENSION_KEY, _MODEL, _SERVICE, _TOTAL";
+        let at = format!("{field}[{index}]");
+        match required_enum(&at, *number, names)? {
+            v1::UsageDimension::Total if numbers.len() > 1 => {
+                let problem = "USAGE_DIMENSION_TOTAL stands alone; leave out the others, or it";
+                return Err(FieldError::invalid(at, problem));
+            }
+            v1::UsageDimension::Total => {}
+            v1::UsageDimension::Key => apart.keys = true,
+            v1::UsageDimension::Model => apart.models = true,
+            v1::UsageDimension::Service => apart.services = true,
+            v1::UsageDimension::Unspecified => {}
+        }
+    }
+    Ok(apart)
+}
+
+/// One point of a series.
+pub fn usage_row(point: &Point, sum: &Tally, unit: &str) -> v1::UsageRow {
+    let text = |name: Option<String>| name.unwrap_or_default();
     v1::UsageRow {
-        hour_start: row.hour.map(|hour| timestamp(hour.start())),
-        key_id: row.key.to_string(),
-        model: row
-            .model
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        tally: Some(tally(&row.tally, unit)),
+        start_time: Some(timestamp(point.start.start())),
+        key_id: text(point.key.as_ref().map(ToString::to_string)),
+        model: text(point.model.as_ref().map(ToString::to_string)),
+        tally: Some(tally(sum, unit)),
+        service: point.service.clone(),
     }
 }

@@ -10,8 +10,9 @@ use super::super::{
 };
 use super::tables::{
     BOOKS, CLAIMS, DIGESTS, ENTRIES, ENTRIES_GONE, EVENTS, HEADS, HOURS, Head, KEYS, LAST,
-    LIFETIME, LiveRow, ROWS, SPENT, SPENT_AT, TOMBSTONES, Writer, away, parse,
+    LIFETIME, LiveRow, PURGED, ROWS, SPENT, SPENT_AT, TOMBSTONES, Writer, away, parse,
 };
+use crate::clock::Timestamp;
 use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Claim;
 use crate::money::Amount;
@@ -27,6 +28,9 @@ pub(super) fn commit(writer: &mut Writer, commit: &Commit) -> Result<Stored, Sto
     let id = &commit.book.account;
     let account = id.as_str();
     let mut head: Head = writer.get(HEADS, account)?.unwrap_or_default();
+    if head.version == 0 && writer.get::<_, Timestamp>(PURGED, account)?.is_some() {
+        return Err(StoreError::Purged(id.clone()));
+    }
     if head.version != commit.expected {
         return Ok(Stored::Conflict);
     }

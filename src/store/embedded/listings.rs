@@ -215,19 +215,24 @@ pub(super) fn spend_since(
 ) -> Result<Vec<AccountSpend>, StoreError> {
     let table = txn.open_table(SPENT).map_err(away)?;
     let range = table.range((Excluded(after), Unbounded)).map_err(away)?;
+    let spend = |item: Item<'_, u64>| {
+        let (at, account) = item.map_err(away)?;
+        let account: AccountId = parse(account.value())?;
+        // One that was purged may stand there, for its number.
+        let Some(head) = look::<_, Head>(txn, HEADS, account.as_str())? else {
+            return Ok(None);
+        };
+        Ok(Some(AccountSpend {
+            sequence: at.value(),
+            total: head.total.saturating_sub(head.lost),
+            rows: lifetime(txn, &account)?,
+            account,
+        }))
+    };
     range
+        .map(spend)
+        .filter_map(Result::transpose)
         .take(limit)
-        .map(|item| {
-            let (at, account) = item.map_err(away)?;
-            let account: AccountId = parse(account.value())?;
-            let head: Head = look(txn, HEADS, account.as_str())?.unwrap_or_default();
-            Ok(AccountSpend {
-                sequence: at.value(),
-                total: head.total.saturating_sub(head.lost),
-                rows: lifetime(txn, &account)?,
-                account,
-            })
-        })
         .collect()
 }
 

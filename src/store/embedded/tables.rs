@@ -27,6 +27,8 @@ pub(super) const ROWS: Table<(&str, &str)> = TableDefinition::new("rows");
 pub(super) const TOMBSTONES: Table<(&str, &str)> = TableDefinition::new("tombstones");
 /// By account: how many of its first entries are gone for good; nothing for none.
 pub(super) const ENTRIES_GONE: Table<&str> = TableDefinition::new("entries_gone");
+/// By account: when it was purged. Kept for good: some 100 bytes a row.
+pub(super) const PURGED: Table<&str> = TableDefinition::new("purged");
 /// By account and key: the key's record.
 pub(super) const KEYS: Table<(&str, &str)> = TableDefinition::new("keys");
 /// By digest: the account and the key.

@@ -187,6 +187,7 @@ impl Redis {
             }
             "conflict" => Ok(Stored::Conflict),
             "range" => Err(range(account)),
+            "purged" => Err(StoreError::Purged(account.clone())),
             _ => Err(StoreError::Corrupt(format!(
                 "the ledger of `{account}` does not end at {before}, where the commit goes on"
             ))),

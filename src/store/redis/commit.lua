@@ -4,9 +4,10 @@
 -- ARGV 1 expected version, 2 new version, 3 book, 4 credit difference, 5 entries before, 6 how many of the first entries are gone for
 --      good, if there is no book yet, 7 channel, 8 what is told there, 9 number of entries, 10 number of events, 11… entries, then
 --      events, then claims: name, claim; and before all of these, whether the history is fenced for what it brings
--- Answers 'at', 'conflict', 'range', 'gap' or 'fenced'.
+-- Answers 'at', 'conflict', 'range', 'gap', 'fenced' or 'purged'.
 local head, ledger, claims, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if table.remove(ARGV, 1) == '1' then return 'fenced' end
+if redis.call('HEXISTS', head, 'purged') == 1 then return 'purged' end
 
 if (redis.call('HGET', head, 'version') or '0') ~= ARGV[1] then return 'conflict' end
 local entries, events = tonumber(ARGV[9]), tonumber(ARGV[10])

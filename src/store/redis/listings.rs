@@ -248,7 +248,7 @@ fn account_id(name: &str) -> Result<AccountId, StoreError> {
     AccountId::new(name).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-fn hour_and_replica(member: &str) -> Result<(Hour, &str), StoreError> {
+pub(super) fn hour_and_replica(member: &str) -> Result<(Hour, &str), StoreError> {
     let parts = member.split_once('|');
     let parts = parts.and_then(|(hour, replica)| Some((Hour(hour.parse().ok()?), replica)));
     parts.ok_or_else(|| StoreError::Corrupt(format!("`{member}` is not hour|replica")))

@@ -21,7 +21,8 @@ impl Names {
         format!("{}a:{{{account}}}:{what}", self.prefix)
     }
 
-    /// Hash: version, total, unleased, lost, live, the shares with their demand, book, entries_gone.
+    /// Hash: version, total, unleased, lost, live, the shares with their demand, book, entries_gone; or, of an account that was purged, only
+    /// when that was.
     pub(super) fn head(&self, account: &AccountId) -> String {
         self.of(account, "head")
     }

@@ -22,6 +22,7 @@ scripts! {
     PUBLISH = "publish.lua";
     COMMIT = "commit.lua";
     LAPSE = "lapse.lua";
+    PURGE = "purge.lua";
     PUT_KEY = "put_key.lua";
     PUT_DOCUMENT = "put_document.lua";
     TOUCH = "touch.lua";

@@ -57,7 +57,7 @@ fn bench(money: i64) -> Bench {
         idempotency_key: None,
         action: recharge,
     };
-    let book = apply(&book, Amount::ZERO, &command, &policy, now.wall)
+    let book = apply(&book, Spent::default(), &command, &policy, now.wall)
         .unwrap()
         .book;
     let snapshot = Snapshot {
@@ -74,7 +74,7 @@ fn bench(money: i64) -> Bench {
         ..Bounds::default()
     };
     let engine = Engine::new([1; 16], bounds, Counters::in_memory());
-    let rules = rules(&snapshot.book, Amount::ZERO, policy.clone());
+    let rules = rules(&snapshot.book, Amount::ZERO, policy.clone(), now);
     let account = engine.load(engine.counters().take_up(&id), rules, std::iter::empty());
     let record = KeyRecord {
         id: KeyId::new("k").unwrap(),
@@ -87,6 +87,7 @@ fn bench(money: i64) -> Bench {
         revoked: None,
         qps: None,
         models: Vec::new(),
+        service: String::new(),
     };
     let key = engine.load_key(None, &account, record);
     let opened = Opened {
