@@ -8,6 +8,7 @@ use super::failure::{Exit, Failure};
 use super::out::{Cell, Record};
 use super::remote::{Limit, Session};
 use super::values::{amount_cell, instant_cell, unit_cell, unword};
+use crate::proto::convert::{event_kind_name, event_kind_names};
 use crate::proto::v1;
 
 /// Between two tries to take up a stream that ended: a restart takes longer, an idle wait costs nothing.
@@ -27,7 +28,7 @@ pub(super) struct Args {
     /// Of this account only
     #[arg(long)]
     account: Option<String>,
-    /// Of this kind only: account.opened, account.overdue, account.resumed, balance.low, credit.added, credit.expired
+    /// Of this kind only, such as account.overdue; a wrong one is told what there is
     #[arg(long, value_parser = kind)]
     kind: Vec<v1::EventKind>,
     #[command(flatten)]
@@ -35,7 +36,13 @@ pub(super) struct Args {
 }
 
 fn kind(text: &str) -> Result<v1::EventKind, String> {
-    unword(text, "EVENT_KIND_", v1::EventKind::from_str_name)
+    unword(text, "EVENT_KIND_", v1::EventKind::from_str_name).map_err(|_| {
+        let known: Vec<_> = event_kind_names().collect();
+        format!(
+            "`{text}` is no kind of event; there are {}",
+            known.join(", ")
+        )
+    })
 }
 
 pub(super) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
@@ -113,11 +120,8 @@ async fn follow_once(
     }
 }
 
-fn show(event: &v1::Event) -> Record {
-    let name = event.kind().as_str_name();
-    let name = name.strip_prefix("EVENT_KIND_").unwrap_or(name);
-    // `BALANCE_LOW` is `balance.low` everywhere else.
-    let name = name.to_ascii_lowercase().replacen('_', ".", 1);
+pub(super) fn show(event: &v1::Event) -> Record {
+    let name = event_kind_name(event.kind());
     Record(vec![
         ("sequence", Cell::Number(event.sequence)),
         ("time", instant_cell(event.time.as_ref())),
@@ -126,6 +130,9 @@ fn show(event: &v1::Event) -> Record {
         ("balance", amount_cell(event.balance.as_ref())),
         ("amount", amount_cell(event.amount.as_ref())),
         ("unit", unit_cell(event.balance.as_ref())),
+        ("about", Cell::text(&event.about)),
+        ("idempotency_key", Cell::text(&event.idempotency_key)),
+        ("recipients", Cell::List(event.recipients.clone())),
         ("id", Cell::text(&event.event_id)),
     ])
 }

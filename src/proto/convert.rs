@@ -16,7 +16,7 @@ mod usage;
 
 pub use ledger::{
     account_states, block, credit_kinds, entry, entry_kind, entry_kinds, event, event_kind,
-    event_kinds, state,
+    event_kind_name, event_kind_names, event_kinds, state,
 };
 pub use policy::{
     OVERRIDES, RULES, is_given, origin_or_none, overrides, overrides_from, policy, policy_from,

@@ -43,19 +43,36 @@ pub const fn event_kind(kind: EventKind) -> v1::EventKind {
         EventKind::BalanceLow => v1::EventKind::BalanceLow,
         EventKind::CreditAdded => v1::EventKind::CreditAdded,
         EventKind::CreditExpired => v1::EventKind::CreditExpired,
-        EventKind::AccountSuspended
-        | EventKind::ReactivationRequired
-        | EventKind::PurgeEligible
-        | EventKind::AccountClosed
-        | EventKind::CreditExpiring
-        | EventKind::PlanExhausted
-        | EventKind::PlanExpired
-        | EventKind::RechargeRequested
-        | EventKind::RefundAccepted
-        | EventKind::RefundCompleted
-        | EventKind::RefundCancelled
-        | EventKind::InvoiceClosed => v1::EventKind::Unspecified,
+        EventKind::AccountSuspended => v1::EventKind::AccountSuspended,
+        EventKind::ReactivationRequired => v1::EventKind::AccountReactivationRequired,
+        EventKind::PurgeEligible => v1::EventKind::AccountPurgeEligible,
+        EventKind::AccountClosed => v1::EventKind::AccountClosed,
+        EventKind::CreditExpiring => v1::EventKind::CreditExpiring,
+        EventKind::PlanExhausted => v1::EventKind::PlanExhausted,
+        EventKind::PlanExpired => v1::EventKind::PlanExpired,
+        EventKind::RechargeRequested => v1::EventKind::RechargeRequested,
+        EventKind::RefundAccepted => v1::EventKind::RefundAccepted,
+        EventKind::RefundCompleted => v1::EventKind::RefundCompleted,
+        EventKind::RefundCancelled => v1::EventKind::RefundCancelled,
+        EventKind::InvoiceClosed => v1::EventKind::InvoiceClosed,
     }
+}
+
+/// A kind of event as it is named everywhere but on the wire: `BALANCE_LOW` is `balance.low`.
+pub fn event_kind_name(kind: v1::EventKind) -> String {
+    let name = kind.as_str_name();
+    let name = name.strip_prefix("EVENT_KIND_").unwrap_or(name);
+    name.to_ascii_lowercase().replacen('_', ".", 1)
+}
+
+/// Every kind of event that there is, by name.
+pub fn event_kind_names() -> impl Iterator<Item = String> {
+    all_event_kinds().map(event_kind_name)
+}
+
+fn all_event_kinds() -> impl Iterator<Item = v1::EventKind> {
+    // More numbers than there will be kinds: the generated code has no list of them.
+    (1..100).filter_map(|number| v1::EventKind::try_from(number).ok())
 }
 
 /// Kinds of entries to filter by: known ones only, so that a misspelt filter is not an empty listing.
@@ -92,9 +109,9 @@ pub const fn state(state: State) -> v1::AccountState {
 
 /// Kinds of events to filter by.
 pub fn event_kinds(field: &str, numbers: &[i32]) -> Result<Vec<v1::EventKind>, FieldError> {
-    let names = "EVENT_KIND_ACCOUNT_OPENED, _ACCOUNT_OVERDUE, _ACCOUNT_RESUMED, _BALANCE_LOW, \
-                 _CREDIT_ADDED, _CREDIT_EXPIRED";
-    kinds(field, numbers, names)
+    let kinds = all_event_kinds().map(|kind| kind.as_str_name());
+    let names = kinds.collect::<Vec<_>>().join(", ");
+    self::kinds(field, numbers, &names)
 }
 
 fn kinds<T: TryFrom<i32>>(field: &str, numbers: &[i32], names: &str) -> Result<Vec<T>, FieldError> {
@@ -175,5 +192,8 @@ pub fn event(sequence: u64, event: &Event, unit: &str) -> v1::Event {
         kind: event_kind(event.kind).into(),
         balance: Some(amount(event.balance, unit)),
         amount: Some(amount(event.amount, unit)),
+        about: event.about.clone().unwrap_or_default(),
+        idempotency_key: event.idempotency_key.clone().unwrap_or_default(),
+        recipients: event.recipients.clone(),
     }
 }
