@@ -3,7 +3,7 @@
 use tollgate::proto::v1;
 use tonic::Code;
 
-use super::backend::{money, text};
+use super::backend::{money, nanos, text};
 use super::openai_prepaid::asks_for_recharges;
 use super::world::{HOUR, PASSES, World};
 use crate::support::http;
@@ -106,7 +106,7 @@ async fn a5_04_invoices_are_listed_with_date_amount_name_payment_type_and_order(
     }
     assert!(pages >= 3, "{pages}");
     let expected: Vec<_> = (1..=5).rev().map(|n| (format!("o-{n}"), n * 1_000_000_000)).collect();
-    let seen: Vec<_> = lines.iter().map(|line| (line.order_id.clone(), line.amount.unwrap().nanos)).collect();
+    let seen: Vec<_> = lines.iter().map(|line| (line.order_id.clone(), nanos(&line.amount))).collect();
     assert_eq!(seen, expected);
     for (line, n) in lines.iter().zip([5, 4, 3, 2, 1]) {
         assert_eq!(line.time, world.instant(n * HOUR));

@@ -37,6 +37,11 @@ pub(crate) fn text(amount: &Option<v1::Amount>) -> String {
     Amount::from_nanos(amount.as_ref().unwrap().nanos).to_string()
 }
 
+/// Its nano-units; none is 0.
+pub(crate) fn nanos(amount: &Option<v1::Amount>) -> i64 {
+    amount.as_ref().map_or(0, |amount| amount.nanos)
+}
+
 /// What a request was refused with.
 pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refused {
     let status = result.unwrap_err();

@@ -4,7 +4,7 @@ use tollgate::proto::v1;
 use tonic::Code;
 
 use super::acts::lasts;
-use super::backend::{money, refused, text};
+use super::backend::{money, nanos, refused, text};
 use super::world::{DAY, HOUR, MINUTE, NS, PASSES, SECOND, World};
 
 const SUSPENDED: &str = "ACCOUNT_SUSPENDED";
@@ -57,15 +57,15 @@ async fn a2_01_calls_and_traffic_are_billed_by_the_hour_and_late() {
         let (in_, out) = (count(v1::Meter::ByteIn), count(v1::Meter::ByteOut));
         assert!(in_ > 0 && out > 0);
         let row = calls as i64 * 10_000_000 + in_ * 100_000 + out * 1_000_000;
-        assert_eq!(tally.cost.as_ref().unwrap().nanos, row);
+        assert_eq!(nanos(&tally.cost), row);
         cost += row;
     }
-    let balance = world.a().await.balance.unwrap().nanos;
+    let balance = nanos(&world.a().await.balance);
     assert_eq!(balance, 1_000_000_000 - cost);
 
     // The bill of an hour comes after it, and may be more than there is.
     let late = world.late("5").await;
-    assert_eq!(late.balance.unwrap().nanos, balance - 5_000_000_000);
+    assert_eq!(nanos(&late.balance), balance - 5_000_000_000);
     assert_eq!(world.state().await, "OVERDUE");
     world.verify().await;
 }
@@ -191,7 +191,7 @@ async fn a2_06_a_partners_agreement_overrides() {
         ("preset", "tencent-apigw", "", None, 24),
         ("tenant", "", "partner", None, 48),
     ];
-    for (name, policy, tenant, overrides, _) in cases {
+    for (name, policy, tenant, overrides, _) in cases.clone() {
         let account = v1::Account {
             account_id: name.into(),
             unit: "USD".into(),
@@ -237,7 +237,7 @@ async fn a2_07_overdue_alarms_and_bill_details() {
 
     // The details: every line with its time, kind, amount, order and the balance after it, and the usage behind it by hour.
     let entries = world.entries().await;
-    let moved = entries.iter().filter(|entry| entry.amount.unwrap_or_default().nanos != 0);
+    let moved = entries.iter().filter(|entry| nanos(&entry.amount) != 0);
     let lines: Vec<_> = moved
         .map(|entry| (entry.kind(), text(&entry.amount), entry.order_id.as_str()))
         .collect();
