@@ -66,10 +66,10 @@ pub struct Layer {
     pub prices: Vec<Price>,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
-    /// Tenants by name.
-    pub tenants: BTreeMap<String, Tenant>,
     /// The keys to check licences with, by name; of the configuration alone.
     pub licence_keys: licence::Keys,
+    /// Tenants by name.
+    pub tenants: BTreeMap<String, Tenant>,
 }
 
 /// One consistent set of prices and policies.

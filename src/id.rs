@@ -18,18 +18,12 @@ pub struct NameError {
     text: String,
 }
 
-/// What stands between an account's name and that of a part of it: a plan's or a budget's account, which nobody opens by hand. It sorts
-/// before everything that names are made of, so that the parts of an account follow it in every listing.
-pub const PART: char = '!';
+/// Between an account's name and that of an account inside it. People cannot write it in a name.
+const INNER: char = '!';
 
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:@/+-".contains(&b);
-    let good = |text: &str| !text.is_empty() && text.bytes().all(plain);
-    let whole = match text.split_once(PART) {
-        Some((owner, part)) if kind == ACCOUNT => good(owner) && good(part),
-        _ => good(text),
-    };
-    if whole && text.len() <= NAME_BYTES_MAX {
+    if !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(plain) {
         return Ok(());
     }
     Err(NameError {
@@ -38,18 +32,14 @@ fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     })
 }
 
-const ACCOUNT: &str = "account";
-
-impl AccountId {
-    /// The account of a part of this one: of a plan, or of a budget.
-    pub fn part(&self, name: &str) -> Result<Self, NameError> {
-        Self::new(&format!("{self}{PART}{name}"))
-    }
-
-    /// Whose part it is; `None` of an account that stands by itself.
-    pub fn owner(&self) -> Option<Self> {
-        let (owner, _) = self.0.split_once(PART)?;
-        Self::new(owner).ok()
+/// The same for what a store holds: there are accounts inside accounts there, one level deep.
+fn check_stored(kind: &'static str, text: &str) -> Result<(), NameError> {
+    match text.split_once(INNER) {
+        Some((owner, name)) if kind == "account" && text.len() <= NAME_BYTES_MAX => {
+            check(kind, owner)?;
+            check(kind, name)
+        }
+        _ => check(kind, text),
     }
 }
 
@@ -64,6 +54,11 @@ macro_rules! names {
             /// Checks a name.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 check($kind, text).map(|()| Self(text.into()))
+            }
+
+            /// A name as a store holds it.
+            pub fn stored(text: &str) -> Result<Self, NameError> {
+                check_stored($kind, text).map(|()| Self(text.into()))
             }
 
             /// The name as text.
@@ -90,7 +85,7 @@ macro_rules! names {
             type Error = NameError;
 
             fn try_from(text: String) -> Result<Self, NameError> {
-                Self::new(&text)
+                Self::stored(&text)
             }
         }
 
@@ -114,6 +109,28 @@ names! {
 }
 
 impl AccountId {
+    /// An account inside this one, `OWNER!NAME`: what is left of a plan, or of a budget. It has a book, leases and usage of its own and
+    /// is in no listing for people. Together they are at most [`NAME_BYTES_MAX`] long.
+    pub fn inner(&self, name: &str) -> Result<Self, NameError> {
+        Self::stored(&format!("{self}{INNER}{name}"))
+    }
+
+    /// Whether it is inside another one.
+    pub fn is_inner(&self) -> bool {
+        self.0.contains(INNER)
+    }
+
+    /// The account that it is inside of; `None` if it is inside none.
+    pub fn owner(&self) -> Option<Self> {
+        let (owner, _) = self.0.split_once(INNER)?;
+        Some(Self(owner.into()))
+    }
+
+    /// Its name inside its owner.
+    pub fn inner_name(&self) -> Option<&str> {
+        self.0.split_once(INNER).map(|(_, name)| name)
+    }
+
     /// What stands where an account's name is needed and there is none: no account can have it.
     pub(crate) fn stand_in() -> Self {
         Self("!".into())
@@ -132,17 +149,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_of_accounts_alone_and_follow_them() {
-        let owner = AccountId::new("acme").unwrap();
-        let part = owner.part("gold").unwrap();
-        assert_eq!((part.as_str(), part.owner()), ("acme!gold", Some(owner)));
-        assert_eq!(AccountId::new("acme").unwrap().owner(), None);
-        for text in ["!", "acme!", "!gold", "a!b!c"] {
-            assert!(AccountId::new(text).is_err(), "{text}");
+    fn an_account_inside_another_is_for_stores_and_not_for_people() {
+        let owner = AccountId::new("org/team").unwrap();
+        let plan = owner.inner("points").unwrap();
+        assert_eq!(plan.as_str(), "org/team!points");
+        assert_eq!(
+            (plan.owner(), plan.inner_name()),
+            (Some(owner.clone()), Some("points"))
+        );
+        assert!(plan.is_inner() && !owner.is_inner());
+        assert_eq!((owner.owner(), owner.inner_name()), (None, None));
+        assert!(
+            AccountId::new(plan.as_str()).is_err(),
+            "people cannot name it"
+        );
+        assert!("a!b".parse::<AccountId>().is_err());
+        let read: AccountId = serde_json::from_str("\"org/team!points\"").unwrap();
+        assert_eq!(read, plan);
+        for text in ["!", "a!", "!b", "a!b!c", "a!b c"] {
+            assert!(AccountId::stored(text).is_err(), "{text}");
         }
-        assert!(KeyId::new("acme!gold").is_err());
-        let names = ["acme", "acme!gold", "acme+1", "acme-2", "acme.b", "acme0"];
-        assert!(names.is_sorted());
+        assert!(plan.inner("more").is_err(), "one level deep");
+        assert!(
+            owner.inner(&"x".repeat(NAME_BYTES_MAX)).is_err(),
+            "too long"
+        );
+        assert!(
+            KeyId::try_from("a!b".to_owned()).is_err(),
+            "keys have no inside"
+        );
     }
 
     #[test]

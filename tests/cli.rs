@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use self::control::{Control, services};
 
 mod control;
+mod lifecycle;
 
 /// The binary, and what it talks to.
 struct Fixture {

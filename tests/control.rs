@@ -4,22 +4,30 @@ mod accounts;
 mod catalog;
 mod credit;
 mod holds;
+mod invoices;
 mod keys;
 mod ledger;
+mod licences;
+mod lifecycle;
+mod plans;
+mod refunds;
 mod security;
 mod streams;
+mod tenants;
 mod usage;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tollgate::clock::{Clock, Timestamp};
 use tollgate::control::{DOMAIN, Listen, Running, Settings, serve};
+use tollgate::policy::Policy;
 use tollgate::proto::v1;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::node::Node;
+use crate::support::node::{Node, layer};
 use v1::account_service_client::AccountServiceClient;
 use v1::credit_service_client::CreditServiceClient;
 use v1::key_service_client::KeyServiceClient;
@@ -38,6 +46,7 @@ fn loopback() -> Settings {
         token: None,
         tls: None,
         drain: Duration::from_secs(5),
+        signing: None,
     }
 }
 
@@ -46,11 +55,20 @@ impl Api {
         Self::over(Node::embedded()).await
     }
 
+    /// With one policy by this name, on a clock that the test moves.
+    async fn under(policy: Policy) -> (Self, Clock) {
+        let clock = Clock::manual(NOON);
+        let node = Node::embedded_under(clock.clone(), layer(policy));
+        (Self::over(node).await, clock)
+    }
+
     async fn over(node: Node) -> Self {
+        Self::set(node, loopback()).await
+    }
+
+    async fn set(node: Node, settings: Settings) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let running = serve(node.core.clone(), loopback(), stopping)
-            .await
-            .unwrap();
+        let running = serve(node.core.clone(), settings, stopping).await.unwrap();
         let channel = connect(&running).await;
         Self {
             node,
@@ -102,6 +120,17 @@ impl Api {
         self.accounts().create_account(request).await
     }
 
+    /// A charge of so many units that came late.
+    async fn late(&self, name: &str, request: &str, units: i64) -> v1::LateChargeResponse {
+        let late = v1::LateChargeRequest {
+            account_id: name.into(),
+            request_id: request.into(),
+            amount: usd(units),
+            ..v1::LateChargeRequest::default()
+        };
+        self.credit().late_charge(late).await.unwrap().into_inner()
+    }
+
     async fn get(&self, name: &str) -> v1::Account {
         let request = v1::GetAccountRequest {
             account_id: name.into(),
@@ -141,6 +170,14 @@ async fn connect(running: &Running) -> Channel {
 }
 
 const UNIT: i64 = 1_000_000_000;
+
+const NOON: Timestamp = Timestamp::from_nanos(1_790_000_000_000_000_000);
+
+/// So long after noon, on the wire.
+fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+    let seconds = NOON.nanos() / UNIT + seconds;
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}
 
 fn usd(units: i64) -> Option<v1::Amount> {
     Some(v1::Amount {

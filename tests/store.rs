@@ -9,6 +9,7 @@ mod history;
 mod leases;
 mod model;
 mod outages;
+mod purge;
 mod redis;
 mod sentinel;
 mod tls;
@@ -103,6 +104,9 @@ suite! {
     usage: usage_is_summed_over_replicas
         opening_finds_what_a_replica_left
         spend_is_listed_once_at_its_last_change;
+    purge: nothing_of_a_purged_account_is_left_and_it_never_comes_back
+        a_purged_account_leaves_the_feed_of_spend_as_it_was
+        only_the_version_that_was_read_is_purged;
     model: random_histories_agree_with_the_model;
 }
 

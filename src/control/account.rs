@@ -199,7 +199,7 @@ impl Control {
         let token = std::mem::take(&mut request.page_token);
         let filter = Filter::new("ListAccounts", &request);
         let after = filter.position(&token)?;
-        let after = after.map(|after| AccountId::new(&after)).transpose();
+        let after = after.map(|after| AccountId::stored(&after)).transpose();
         let mut after = after.map_err(|_| Fault::PageToken)?;
         let states = account_states("states", &request.states)?;
         let wants = |account: &v1::Account| {
@@ -218,7 +218,7 @@ impl Control {
                 left = left.saturating_sub(1);
                 after = Some(id.clone());
                 // Plans and budgets are listed with whom they belong to.
-                if id.owner().is_some() {
+                if id.is_inner() {
                     continue;
                 }
                 if accounts.len() == size {

@@ -152,7 +152,6 @@ impl Control {
 
     /// The accounts of an account's plans and budgets: they follow it in the order of names.
     async fn parts(&self, id: &AccountId) -> Result<Vec<AccountId>, Fault> {
-        let beginning = format!("{id}{}", crate::id::PART);
         let mut parts = Vec::new();
         let mut after = id.clone();
         loop {
@@ -164,9 +163,9 @@ impl Control {
             parts.extend(
                 names
                     .into_iter()
-                    .take_while(|name| name.as_str().starts_with(&beginning)),
+                    .take_while(|name| name.owner().as_ref() == Some(id)),
             );
-            if all < CHUNK || !last.as_str().starts_with(&beginning) {
+            if all < CHUNK || last.owner().as_ref() != Some(id) {
                 return Ok(parts);
             }
             after = last;

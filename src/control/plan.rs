@@ -363,7 +363,7 @@ fn left(purse: &Snapshot) -> Amount {
 /// The account of a plan.
 fn purse(owner: &AccountId, plan: &str) -> Result<AccountId, FieldError> {
     owner
-        .part(plan)
+        .inner(plan)
         .map_err(|error| FieldError::invalid("plan_id", error.to_string()))
 }
 

@@ -320,7 +320,7 @@ impl Memory {
         let mut page = Vec::new();
         for entry in range.map_err(self.away())?.take(limit) {
             let (account, document) = entry.map_err(self.away())?;
-            let account = self.name(account.value(), AccountId::new)?;
+            let account = self.name(account.value(), AccountId::stored)?;
             page.push((account, owned(document.value())));
         }
         Ok(page)

@@ -221,21 +221,19 @@ fn name_from<T>(
 /// A required id of an account that people open; those of its plans and budgets are for reading alone.
 pub fn account_id(field: &str, text: &str) -> Result<AccountId, FieldError> {
     let id = readable_account_id(field, text)?;
-    match id.owner() {
-        None => Ok(id),
-        Some(owner) => Err(FieldError::invalid(
-            field,
-            format!(
-                "`{}` is the account of a plan or budget of `{owner}`, which can only be read; name `{owner}`",
-                shown(text)
-            ),
-        )),
-    }
+    let Some(owner) = id.owner() else {
+        return Ok(id);
+    };
+    let given = shown(text);
+    let problem = format!(
+        "`{given}` is the account of a plan or budget of `{owner}`, which can only be read; name `{owner}`"
+    );
+    Err(FieldError::invalid(field, problem))
 }
 
 /// A required account id, also one of a plan or budget.
 pub fn readable_account_id(field: &str, text: &str) -> Result<AccountId, FieldError> {
-    name_from(field, text, "the account's id", AccountId::new)
+    name_from(field, text, "the account's id", AccountId::stored)
 }
 
 /// A required name of a plan: it becomes a part of an account's name.
@@ -290,8 +288,8 @@ fn named(field: &str, text: &str, what: &str) -> Result<String, FieldError> {
         FieldError::invalid(field, problem)
     };
     match AccountId::new(text) {
-        Ok(name) if name.owner().is_none() => Ok(name.into()),
-        _ => Err(wrong()),
+        Ok(name) => Ok(name.into()),
+        Err(_) => Err(wrong()),
     }
 }
 

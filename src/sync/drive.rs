@@ -631,8 +631,8 @@ impl Sync {
         let kept = tokio::task::spawn_blocking(move || {
             recall.keep_named(PRICES, versions.0, &current.stored.prices);
             recall.keep_named(POLICIES, versions.1, &current.stored.policies);
-            recall.keep_named(TENANTS, versions.2, &current.stored.tenants);
             recall.keep_named(LICENCES, licences.version, &licences.issued);
+            recall.keep_named(TENANTS, versions.2, &current.stored.tenants);
         });
         // It cannot fail but by a panic, which was reported where it happened.
         let _ = kept.await;

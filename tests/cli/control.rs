@@ -108,6 +108,48 @@ impl account::AccountService for Control {
         let account = Some(demo_account());
         Ok(Response::new(v1::UpdateAccountResponse { account }))
     }
+
+    async fn mark_overdue(
+        &self,
+        _: Request<v1::MarkOverdueRequest>,
+    ) -> Result<Response<v1::MarkOverdueResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn clear_overdue(
+        &self,
+        _: Request<v1::ClearOverdueRequest>,
+    ) -> Result<Response<v1::ClearOverdueResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn reactivate_capability(
+        &self,
+        _: Request<v1::ReactivateCapabilityRequest>,
+    ) -> Result<Response<v1::ReactivateCapabilityResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn set_invoiced_amount(
+        &self,
+        _: Request<v1::SetInvoicedAmountRequest>,
+    ) -> Result<Response<v1::SetInvoicedAmountResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn close_account(
+        &self,
+        _: Request<v1::CloseAccountRequest>,
+    ) -> Result<Response<v1::CloseAccountResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn purge_account(
+        &self,
+        _: Request<v1::PurgeAccountRequest>,
+    ) -> Result<Response<v1::PurgeAccountResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
 }
 
 #[tonic::async_trait]
@@ -153,6 +195,20 @@ impl credit::CreditService for Control {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn correct(
+        &self,
+        _: Request<v1::CorrectRequest>,
+    ) -> Result<Response<v1::CorrectResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn void_credit(
+        &self,
+        _: Request<v1::VoidCreditRequest>,
+    ) -> Result<Response<v1::VoidCreditResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn list_credit_blocks(
         &self,
         _: Request<v1::ListCreditBlocksRequest>,
@@ -181,10 +237,11 @@ impl usage::UsageService for Control {
             ..v1::Tally::default()
         };
         let row = v1::UsageRow {
-            hour_start: at(1_790_002_800),
+            start_time: at(1_790_002_800),
             key_id: "demo-key".into(),
             model: "demo-model".into(),
             tally: Some(tally.clone()),
+            service: String::new(),
         };
         Ok(Response::new(v1::QueryUsageResponse {
             rows: vec![row],
@@ -192,6 +249,13 @@ impl usage::UsageService for Control {
             as_of: at(1_790_000_000),
             ..v1::QueryUsageResponse::default()
         }))
+    }
+
+    async fn estimate_requests(
+        &self,
+        _: Request<v1::EstimateRequestsRequest>,
+    ) -> Result<Response<v1::EstimateRequestsResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
     }
 }
 

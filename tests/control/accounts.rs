@@ -259,6 +259,7 @@ async fn accounts_come_in_pages() {
         let request = v1::ListAccountsRequest {
             page_size: 2,
             page_token: token,
+            ..v1::ListAccountsRequest::default()
         };
         let page = api
             .accounts()
@@ -278,6 +279,7 @@ async fn accounts_come_in_pages() {
         let request = v1::ListAccountsRequest {
             page_size,
             page_token: page_token.into(),
+            ..v1::ListAccountsRequest::default()
         };
         let answer = api.accounts().list_accounts(request).await;
         assert_eq!(refused(answer).0, Code::InvalidArgument);

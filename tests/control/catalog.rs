@@ -78,6 +78,7 @@ async fn a_price_that_is_set_is_in_force_and_one_taken_back_is_not() {
     let delete = v1::DeletePriceRequest {
         pattern: "new".into(),
         etag: read.etag,
+        ..v1::DeletePriceRequest::default()
     };
     prices(&api).delete_price(delete.clone()).await.unwrap();
     assert_eq!(held(&api, "new").await, Err(Reason::ModelNotPriced));
@@ -87,6 +88,7 @@ async fn a_price_that_is_set_is_in_force_and_one_taken_back_is_not() {
         let request = v1::DeletePriceRequest {
             pattern: pattern.into(),
             etag: String::new(),
+            ..v1::DeletePriceRequest::default()
         };
         refused(prices(&api).delete_price(request).await)
     };
@@ -110,6 +112,7 @@ async fn a_price_set_over_a_configured_one_wins_until_it_is_taken_back() {
     let delete = v1::DeletePriceRequest {
         pattern: "flat".into(),
         etag: String::new(),
+        ..v1::DeletePriceRequest::default()
     };
     prices(&api).delete_price(delete).await.unwrap();
     assert_eq!(held(&api, "flat").await, Ok("1".parse().unwrap()));
@@ -314,6 +317,7 @@ async fn policies_are_listed_and_the_configured_ones_stay() {
         let request = v1::ListPoliciesRequest {
             page_size: 1,
             page_token: token,
+            ..v1::ListPoliciesRequest::default()
         };
         policies(&api)
             .list_policies(request)

@@ -188,6 +188,7 @@ async fn blocks_come_in_pages_with_their_place_in_the_burn_order() {
             account_id: "a".into(),
             page_size: 2,
             page_token: token,
+            ..v1::ListCreditBlocksRequest::default()
         };
         api.credit()
             .list_credit_blocks(request)

@@ -259,6 +259,7 @@ async fn a_page_token_with_another_filter_is_refused() {
             page_size: 3,
             page_token: token.into(),
             active_only,
+            ..v1::ListKeysRequest::default()
         };
         api.keys().list_keys(request).await
     };

@@ -223,3 +223,58 @@ async fn a_ledger_that_was_tampered_with_is_found_out() {
     let unknown = client(&api).verify_ledger(unknown).await;
     assert_eq!(refused(unknown), said(Code::NotFound, "ACCOUNT_NOT_FOUND"));
 }
+
+#[tokio::test]
+async fn entries_are_found_by_order_key_and_whether_money_moved() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let late = v1::LateChargeRequest {
+        account_id: "a".into(),
+        request_id: "l".into(),
+        amount: usd(1),
+        key_id: "k-a".into(),
+        model: "flat".into(),
+        ..v1::LateChargeRequest::default()
+    };
+    api.credit().late_charge(late).await.unwrap();
+    let list = async |edit: &dyn Fn(&mut v1::ListEntriesRequest)| {
+        let mut request = v1::ListEntriesRequest {
+            account_id: "a".into(),
+            ..v1::ListEntriesRequest::default()
+        };
+        edit(&mut request);
+        let mut client = LedgerServiceClient::new(api.channel.clone());
+        let page = client.list_entries(request).await?.into_inner();
+        let kinds = page.entries.iter().map(v1::Entry::kind).collect::<Vec<_>>();
+        Ok::<_, tonic::Status>((kinds, page.next_page_token))
+    };
+    use v1::EntryKind::{Configuration, LateCharge, Recharge};
+    let kinds = async |edit: &dyn Fn(&mut v1::ListEntriesRequest)| list(edit).await.unwrap().0;
+    assert_eq!(kinds(&|_| ()).await, [Configuration, Recharge, LateCharge]);
+    assert_eq!(
+        kinds(&|request| request.order_id = "first".into()).await,
+        [Recharge]
+    );
+    assert_eq!(
+        kinds(&|request| request.key_id = "k-a".into()).await,
+        [LateCharge]
+    );
+    assert_eq!(
+        kinds(&|request| request.model = "flat".into()).await,
+        [LateCharge]
+    );
+    assert_eq!(
+        kinds(&|request| request.moving_only = true).await,
+        [Recharge, LateCharge]
+    );
+    let (_, token) = list(&|request| request.page_size = 1).await.unwrap();
+    let edit = |request: &mut v1::ListEntriesRequest| {
+        request.page_token.clone_from(&token);
+        (request.page_size, request.moving_only) = (1, true);
+    };
+    let changed = list(&edit);
+    assert_eq!(
+        refused(changed.await),
+        said(Code::InvalidArgument, "PAGE_TOKEN_MISMATCH")
+    );
+}

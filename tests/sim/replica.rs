@@ -297,7 +297,12 @@ impl World {
             total: truth.total,
             history: truth.history,
         };
-        let rules = rules(&opened.snapshot.book, opened.snapshot.spend, policy.clone());
+        let rules = rules(
+            &opened.snapshot.book,
+            opened.snapshot.spend,
+            policy.clone(),
+            now,
+        );
         let id = opened.snapshot.book.account.clone();
         let cells: Vec<_> = own
             .cells

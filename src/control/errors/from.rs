@@ -54,8 +54,8 @@ impl From<CatalogError> for Fault {
         match error {
             CatalogError::Price(PriceError::TooMany(_))
             | CatalogError::TooManyPolicies(_)
-            | CatalogError::TooManyTenants(_)
-            | CatalogError::TooManyLicences(_) => Self::CatalogLimit(message),
+            | CatalogError::TooManyLicences(_)
+            | CatalogError::TooManyTenants(_) => Self::CatalogLimit(message),
             CatalogError::Price(_) => Self::Field(FieldError::invalid("price", message)),
             CatalogError::Tenant(..) => Self::Field(FieldError::invalid("tenant", message)),
             CatalogError::Policy(..) => Self::Field(FieldError::invalid("policy", message)),

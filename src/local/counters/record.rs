@@ -345,7 +345,7 @@ impl UsageRecord {
             model,
         };
         Some((
-            AccountId::new(&get_text(&self.account, account)?).ok()?,
+            AccountId::stored(&get_text(&self.account, account)?).ok()?,
             row,
         ))
     }
@@ -377,7 +377,7 @@ impl TotalsRecord {
             return None;
         }
         let [length, ..] = unpack(self.length.load(Relaxed));
-        AccountId::new(&get_text(&self.account, length)?).ok()
+        AccountId::stored(&get_text(&self.account, length)?).ok()
     }
 
     pub(super) fn clear(&self) {

@@ -128,7 +128,7 @@ pub(super) fn accounts(
         .map_err(away)?;
     range
         .take(limit)
-        .map(|item| AccountId::new(item.map_err(away)?.0.value()).map_err(unreadable))
+        .map(|item| AccountId::stored(item.map_err(away)?.0.value()).map_err(unreadable))
         .collect()
 }
 

@@ -235,7 +235,7 @@ impl Redis {
             return Ok(None);
         };
         let names = owner.split_once('|').and_then(|(account, key)| {
-            Some((AccountId::new(account).ok()?, KeyId::new(key).ok()?))
+            Some((AccountId::stored(account).ok()?, KeyId::new(key).ok()?))
         });
         let (account, key) =
             names.ok_or_else(|| StoreError::Corrupt(format!("`{owner}` is not account|key")))?;

@@ -41,10 +41,10 @@ pub(super) fn text(change: &Change) -> String {
 fn parse(text: &str) -> Change {
     let known = match text.split_once('|') {
         Some(("a", rest)) => rest.split_once('|').and_then(|(version, account)| {
-            let account = AccountId::new(account).ok()?;
+            let account = AccountId::stored(account).ok()?;
             Some(Change::Account(account, version.parse().ok()?))
         }),
-        Some(("s", account)) => AccountId::new(account)
+        Some(("s", account)) => AccountId::stored(account)
             .ok()
             .map(|account| Change::Scarce(account, Scarce::Money)),
         Some(("r", rest)) => shares(rest),
@@ -58,7 +58,7 @@ fn shares(text: &str) -> Option<Change> {
     let (rate, rest) = text.split_once('|')?;
     let (places, account) = rest.split_once('|')?;
     let shares = Scarce::Shares(rate.parse().ok()?, places.parse().ok()?);
-    Some(Change::Scarce(AccountId::new(account).ok()?, shares))
+    Some(Change::Scarce(AccountId::stored(account).ok()?, shares))
 }
 
 /// Listens until it is aborted. No failure and no panic ends it.

@@ -245,7 +245,7 @@ impl Redis {
 const INDEX_MAX: u64 = i64::MAX.unsigned_abs();
 
 fn account_id(name: &str) -> Result<AccountId, StoreError> {
-    AccountId::new(name).map_err(|error| StoreError::Corrupt(error.to_string()))
+    AccountId::stored(name).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 pub(super) fn hour_and_replica(member: &str) -> Result<(Hour, &str), StoreError> {
