@@ -340,11 +340,7 @@ impl Tollgate {
             concurrency: Some(1_000),
             ..Policy::default()
         };
-        let rules = Rules {
-            unit: "USD".into(),
-            policy,
-            standing: None,
-        };
+        let rules = Rules::plain("USD".into(), policy);
         for (number, secret) in secrets.iter().enumerate() {
             let id = AccountId::new(&format!("a{number}")).unwrap();
             let taken = engine.counters().take_up(&id);
@@ -379,6 +375,7 @@ fn record(account: AccountId, number: usize) -> KeyRecord {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     }
 }
 
@@ -394,6 +391,7 @@ impl Contestant for Tollgate {
             priced: true,
             amount: Amount::from_nanos(10),
             worst: Amount::from_nanos(10),
+            more: None,
         };
         for account in accounts {
             let now = self.clock.now();

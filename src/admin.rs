@@ -87,6 +87,8 @@ impl Source for Core {
             fenced: u64::try_from(status.fenced).unwrap_or(u64::MAX),
             lost: status.lost,
             stalest: status.stalest,
+            beyond: status.beyond,
+            beyond_bound: status.beyond_most,
             unprotected: status.unprotected,
             unremembered: status.unremembered,
             accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX),

@@ -57,6 +57,9 @@ pub enum CommandError {
     /// No policy of that name.
     #[error("there is no policy `{0}`; the known ones are: {1}")]
     NoPolicy(String, String),
+    /// The overrides do not go with the policy: each problem names its field.
+    #[error("with these overrides: {0}")]
+    Overrides(String),
     /// No tenant of that name.
     #[error("there is no tenant `{0}`; the known ones are: {1}")]
     NoTenant(String, String),
@@ -214,6 +217,14 @@ impl Books {
     ) -> Result<Option<Done>, CommandError> {
         // The command may name another policy: its rules apply to the very entry that names it.
         let policy = self.catalog.policy_of(&command.named(&read.book));
+        if let Action::Configure(configure) = &command.action
+            && (configure.policy.is_some() || configure.overrides.is_some())
+        {
+            let problems = policy.problems();
+            if !problems.is_empty() {
+                return Err(CommandError::Overrides(problems.join("; ")));
+            }
+        }
         let now = self.clock.now().wall;
         let corrects = self.corrected(&read.book, command).await?;
         let given = Given {

@@ -264,7 +264,7 @@ impl Catalog {
         tenants: BTreeMap<String, Tenant>,
     ) -> Result<u64, CatalogError> {
         let current = self.current();
-        check_tenants(&tenants, |name| current.policy(name).is_some())?;
+        check_tenants(&tenants, |name| current.policy(name).cloned())?;
         drop(current);
         self.put(store, TENANTS, expected, &tenants).await
     }
@@ -360,24 +360,26 @@ fn merge(configured: &Layer, stored: Layer, versions: Versions) -> Result<InForc
         stored,
     };
     // A policy may have been removed under a tenant that the store holds: it falls back to the default, as an account does.
-    check_tenants(&configured.tenants, |name| merged.policy(name).is_some())?;
-    check_tenants(&merged.tenants, |_| true)?;
+    let fallback = |name: &str| Some(merged.policy(name).cloned().unwrap_or_default());
+    check_tenants(&configured.tenants, |name| merged.policy(name).cloned())?;
+    check_tenants(&merged.tenants, fallback)?;
     Ok(merged)
 }
 
 fn check_tenants(
     tenants: &BTreeMap<String, Tenant>,
-    known: impl Fn(&str) -> bool,
+    known: impl Fn(&str) -> Option<Policy>,
 ) -> Result<(), CatalogError> {
     if tenants.len() > TENANTS_MAX {
         return Err(CatalogError::TooManyTenants(tenants.len()));
     }
     for (name, tenant) in tenants {
-        if let Some(policy) = tenant.policy.as_ref().filter(|policy| !known(policy)) {
-            let problem = format!("policy is `{policy}`, and there is none of that name");
+        let named = tenant.policy.as_deref().unwrap_or(DEFAULT_POLICY);
+        let Some(policy) = known(named) else {
+            let problem = format!("policy is `{named}`, and there is none of that name");
             return Err(CatalogError::Tenant(name.clone(), problem));
-        }
-        let problems = tenant.overrides.over(&Policy::default()).problems();
+        };
+        let problems = tenant.overrides.over(&policy).problems();
         if !problems.is_empty() {
             return Err(CatalogError::Tenant(name.clone(), problems.join("; ")));
         }

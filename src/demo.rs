@@ -217,6 +217,7 @@ async fn prepare(core: &Core) -> Result<(), DemoError> {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     };
     match core.store.put_key(done.snapshot.version, key).await? {
         Stored::At(_) => Ok(()),

@@ -38,13 +38,18 @@ mod hold;
 mod key;
 mod places;
 mod purse;
+mod rules;
+mod special;
 
-pub use account::{Account, Asked, Rules};
+pub(crate) use account::part_of;
+pub use account::{Account, Asked};
 pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Earned, Gcra, Rate, TooSoon};
-pub use hold::{Awaited, Hold};
+pub use hold::{Awaited, Cost, Hold};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
+pub use rules::{PlanRule, Rules, Special, matches};
+pub use special::{BudgetAsk, Inner, More, PlanAsk, uncovered};
 
 /// How many models are told apart. Callers choose the names, so the rest are counted under the pattern that priced them.
 pub const MODELS_MAX: usize = 10_000;
@@ -164,6 +169,17 @@ pub struct Ask<'a> {
     pub amount: Amount,
     /// The most it can cost, as far as that is known: what lies above `amount` is the bound of its overshoot.
     pub worst: Amount,
+    /// What else is asked by a call that [`Key::is_special`] says so of.
+    pub more: Option<&'a More<'a>>,
+}
+
+/// Which part of a call's money lies in another account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// A plan, by its place in [`More::plans`].
+    Plan(usize),
+    /// A budget, by its place in [`More::budgets`].
+    Budget(usize),
 }
 
 /// Why a call is not admitted.
@@ -173,6 +189,8 @@ pub enum Denied {
     Refused(Refusal),
     /// The lease, or this replica's share of a limit, does not cover it or is over: fetch more and ask again.
     Lease,
+    /// The lease of a plan's or a budget's account does not.
+    Short(Leg),
 }
 
 /// What [`Engine::identify`] finds.
@@ -230,6 +248,7 @@ impl Engine {
             priced: true,
             amount: Amount::ZERO,
             worst: Amount::ZERO,
+            more: None,
         };
         Hold::new(key, ask, now.wall.hour())
     }
@@ -500,11 +519,7 @@ impl Engine {
 
 /// A key of an account that is in no table and in no file.
 fn uncounted() -> Arc<Key> {
-    let rules = Rules {
-        unit: String::new(),
-        policy: Policy::default(),
-        standing: None,
-    };
+    let rules = Rules::plain(String::new(), Policy::default());
     let (account, key) = (AccountId::stand_in(), KeyId::stand_in());
     let taken = Counters::in_memory().take_up(&account);
     let (counters, _) = taken.begin(rules.policy.unsettled);
@@ -514,6 +529,9 @@ fn uncounted() -> Arc<Key> {
 }
 
 fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
+    if key.is_special() {
+        return special::admit(key, ask, now);
+    }
     match check(&key, ask, now) {
         Ok(()) => Ok(Hold::new(key, ask, now.wall.hour()).noted()),
         Err(denied) => Err((key, denied)),
@@ -522,9 +540,17 @@ fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denie
 
 /// Every check in its order; what one took is given back when a later one refuses.
 fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+    let account = key.account();
+    come_in(key, ask, account.standing(), now)?;
+    let hold = || hold(account, account.leased(now.mono), ask.amount, now);
+    check_rates(key, now, hold).inspect_err(|_| account.leave())
+}
+
+/// The checks before the rate. Whoever passes is in the account.
+fn come_in(key: &Key, ask: Ask<'_>, standing: Option<Reason>, now: Now) -> Result<(), Denied> {
     let refuse = |reason| Err(Denied::Refused(Refusal::new(reason)));
     let account = key.account();
-    if let Some(reason) = key.standing(now).or_else(|| account.standing()) {
+    if let Some(reason) = key.standing(now).or(standing) {
         return refuse(reason);
     }
     if !key.allows(ask.model) {
@@ -545,7 +571,7 @@ fn check(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
         account.leave();
         return Err(Denied::Lease);
     }
-    check_rates(key, ask, now).inspect_err(|_| account.leave())
+    Ok(())
 }
 
 /// A share of a limit is used up. Others may have some of it to spare: that is asked for, unless it was just now.
@@ -557,7 +583,12 @@ fn short_of(account: &Account, reason: Reason, retry: Duration, now: Now) -> Den
     }
 }
 
-fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
+/// The rates, and then what `hold` takes.
+fn check_rates<T>(
+    key: &Key,
+    now: Now,
+    hold: impl FnOnce() -> Result<T, Denied>,
+) -> Result<T, Denied> {
     let account = key.account();
     let rate = account.take_rate(now.mono).map_err(|early| {
         account.count_rate_refused();
@@ -575,7 +606,7 @@ fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
             wait,
         )));
     }
-    let held = hold(account, ask.amount, now).inspect_err(|_| {
+    let held = hold().inspect_err(|_| {
         key.give_back();
         give_back();
     });
@@ -586,16 +617,16 @@ fn check_rates(key: &Key, ask: Ask<'_>, now: Now) -> Result<(), Denied> {
 }
 
 /// The last check: money, from a lease that is still good.
-fn hold(account: &Account, amount: Amount, now: Now) -> Result<(), Denied> {
+fn hold(account: &Account, leased: bool, amount: Amount, now: Now) -> Result<(), Denied> {
     let least = if account.needs_something() {
         Amount::from_nanos(1)
     } else {
         Amount::ZERO
     };
-    if account.leased(now.mono) && account.purse().hold(amount, amount.max(least)).is_ok() {
+    if leased && account.purse().hold(amount, amount.max(least)).is_ok() {
         return Ok(());
     }
-    if account.leased(now.mono) && account.dry(now.mono) {
+    if leased && account.dry(now.mono) {
         return Err(Denied::Refused(Refusal::new(Reason::InsufficientBalance)));
     }
     Err(Denied::Lease)

@@ -5,11 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now};
-use crate::engine::{Ask, Denied, Engine, Hold, Identified, Key, ModelId};
+use crate::engine::{Account, Ask, Denied, Engine, Hold, Identified, Key, ModelId};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::money::Amount;
+use crate::policy::StoreOutage;
 use crate::pricing::Price;
 use crate::refusal::{Reason, Refusal};
 use crate::route::{OnMissingUsage, OnUpstreamError, Terms};
@@ -21,6 +24,7 @@ pub mod headers;
 
 mod charge;
 mod holds;
+mod legs;
 mod licences;
 
 pub use charge::{Charge, End, Outcome};
@@ -28,10 +32,14 @@ pub use holds::{Caller, HoldError, HoldGrant, HoldRefused, HoldRequest, SettleAs
 
 use charge::Foreseen;
 use holds::Holds;
+use legs::Patience;
 use licences::Licences;
 
 /// How often a call looks its account up again because it was let go of in that very moment.
 const RELOADS_MAX: u32 = 3;
+
+/// For how long a plan that had no more in time is not asked again: what others hold of it comes back as their calls end.
+const PLAN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What calls are counted as when no name is left for their model.
 const OTHER_MODELS: &str = "other";
@@ -113,6 +121,8 @@ struct Taken {
 /// What a hold is wanted for.
 struct Want<'a> {
     model: Option<&'a str>,
+    /// What it is a call of, for what must be reactivated and for budgets: the model, unless its route says otherwise.
+    capability: Option<&'a str>,
     priced: Priced,
     foreseen: Foreseen,
     /// Set aside instead of what the account's rule says.
@@ -123,8 +133,20 @@ struct Want<'a> {
 enum Missed {
     /// It is refused.
     Refused(Refusal),
+    /// Something has to be fetched first.
+    Waits(Arc<Key>, Wait),
+}
+
+/// What a call waits for.
+enum Wait {
     /// The lease does not cover this amount, or is over.
-    Lease(Arc<Key>, Amount),
+    Lease(Amount),
+    /// The lease of a plan's account does not.
+    Plan(Arc<Account>, Amount),
+    /// The lease of a budget's account does not.
+    Budget(Arc<Account>, Amount),
+    /// A plan or a budget is not loaded.
+    Inner,
 }
 
 /// What to set aside, and the most that the call can cost as far as that is known.
@@ -220,10 +242,10 @@ impl Gate {
             Identified::NotLoaded(_) => return None,
         };
         let want = self.want(call, &key);
-        match self.attempt(Arc::clone(&key), &want, now) {
+        match self.attempt(Arc::clone(&key), &want, now, Patience::default()) {
             Ok(taken) => Some(Ok(self.ticket(call, key, taken, want.foreseen))),
             Err(Missed::Refused(refusal)) => Some(Err(refusal)),
-            Err(Missed::Lease(..)) => None,
+            Err(_) => None,
         }
     }
 
@@ -247,6 +269,7 @@ impl Gate {
         let model = terms.model.as_ref().map(ModelName::as_str).or(call.model);
         Want {
             model,
+            capability: terms.capability.as_deref().or(model),
             priced: if terms.free {
                 Priced::Free
             } else {
@@ -290,36 +313,120 @@ impl Gate {
         want: &Want<'_>,
         mut now: Now,
     ) -> Result<Option<Taken>, Refusal> {
-        let until = now.mono.plus(self.sync.refill_wait());
+        let mut until = now.mono.plus(self.sync.refill_wait());
+        let mut patience = Patience::default();
         // Once the store has answered and there is still too little, the money is elsewhere; before, nobody knows.
-        let mut otherwise = Refusal::after(Reason::StateUnavailable, Duration::from_secs(1));
+        let unavailable = Refusal::after(Reason::StateUnavailable, Duration::from_secs(1));
+        let mut otherwise = unavailable;
         loop {
-            let amount = match self.attempt(key, want, now) {
+            let wait = match self.attempt(key, want, now, patience) {
                 Ok(taken) => return Ok(Some(taken)),
                 Err(Missed::Refused(refusal)) => return Err(refusal),
-                Err(Missed::Lease(back, amount)) => {
+                Err(Missed::Waits(back, wait)) => {
                     key = back;
-                    amount
+                    wait
                 }
             };
             if key.account().retired() {
                 return Ok(None);
             }
             let left = until.since(now.mono);
-            if left.is_zero() {
-                return Err(otherwise);
-            }
-            match tokio::time::timeout(left, self.sync.refill(key.account(), amount)).await {
-                Ok(answered) => answered?,
-                Err(_) => return Err(otherwise),
-            }
-            otherwise = Refusal::new(Reason::InsufficientBalance);
+            // `None` if there is no time left.
+            let answered = match left.is_zero() {
+                true => None,
+                false => self.fetch(&key, &wait, want, now, left).await,
+            };
             now = self.clock.now();
+            match (wait, answered) {
+                (Wait::Lease(_), Some(Ok(()))) => {
+                    otherwise = Refusal::new(Reason::InsufficientBalance);
+                }
+                (Wait::Lease(_), answered) => {
+                    let refusal = answered.and_then(Result::err).unwrap_or(otherwise);
+                    return self.without(key, want, refusal, patience).map(Some);
+                }
+                // A plan that has no more in time pays what it has, and money the rest.
+                (Wait::Plan(account, _), None | Some(Err(_))) => {
+                    account.dry_until(now.mono.plus(PLAN_PAUSE));
+                    patience.plans_final = true;
+                    until = now.mono.plus(self.sync.refill_wait());
+                }
+                (Wait::Budget(..), None) => patience.budgets_final = true,
+                (Wait::Inner, None) => return Err(unavailable),
+                (_, Some(Err(refusal))) => return Err(refusal),
+                (_, Some(Ok(()))) => {}
+            }
+        }
+    }
+
+    /// Fetches what a call waits for; `None` if that takes too long.
+    async fn fetch(
+        &self,
+        key: &Key,
+        wait: &Wait,
+        want: &Want<'_>,
+        now: Now,
+        left: Duration,
+    ) -> Option<Result<(), Refusal>> {
+        let answered = match wait {
+            Wait::Lease(amount) => timeout(left, self.sync.refill(key.account(), *amount)).await,
+            Wait::Plan(account, amount) => {
+                timeout(left, self.sync.refill_some(account, *amount)).await
+            }
+            Wait::Budget(account, amount) => {
+                timeout(left, self.sync.refill(account, *amount)).await
+            }
+            // It may have to be opened first, which no call but the first of its time waits for.
+            Wait::Inner => {
+                let most = self.sync.load_wait();
+                timeout(most, self.take_up_inner(key, want, now)).await
+            }
+        };
+        answered.ok()
+    }
+
+    /// What there is in no lease may still be taken: beyond it while the store is away, if the policy says so; and nothing, by a call
+    /// of an account that is not live yet. Otherwise the refusal stands.
+    fn without(
+        &self,
+        key: Arc<Key>,
+        want: &Want<'_>,
+        refusal: Refusal,
+        patience: Patience,
+    ) -> Result<Taken, Refusal> {
+        let now = self.clock.now();
+        let (away, goes_on) = {
+            let rules = key.account().rules();
+            let goes_on = matches!(rules.policy.store_outage, StoreOutage::UpTo(_));
+            let away = refusal.reason == Reason::StateUnavailable;
+            (away && goes_on, !rules.policy.enforced(now.wall))
+        };
+        if !away && !goes_on {
+            return Err(refusal);
+        }
+        let patience = Patience {
+            beyond: away,
+            waive: goes_on,
+            ..patience
+        };
+        match self.attempt_special(key, want, now, patience) {
+            Ok(taken) => Ok(taken),
+            Err(Missed::Refused(other)) => Err(other),
+            Err(_) => Err(refusal),
         }
     }
 
     /// Takes a hold from the lease as it stands.
-    fn attempt(&self, key: Arc<Key>, want: &Want<'_>, now: Now) -> Result<Taken, Missed> {
+    fn attempt(
+        &self,
+        key: Arc<Key>,
+        want: &Want<'_>,
+        now: Now,
+        patience: Patience,
+    ) -> Result<Taken, Missed> {
+        if key.is_special() {
+            return self.attempt_special(key, want, now, patience);
+        }
         let (priced, price) = match &want.priced {
             Priced::At(price) => (true, Some(price)),
             Priced::Free => (true, None),
@@ -337,6 +444,7 @@ impl Gate {
             priced,
             amount,
             worst,
+            more: None,
         };
         match self.engine.admit(key, ask, now) {
             Ok(hold) => Ok(Taken {
@@ -346,7 +454,9 @@ impl Gate {
                 model: counted_as,
             }),
             Err((_, Denied::Refused(refusal))) => Err(Missed::Refused(refusal)),
-            Err((key, Denied::Lease)) => Err(Missed::Lease(key, amount)),
+            Err((key, Denied::Lease | Denied::Short(_))) => {
+                Err(Missed::Waits(key, Wait::Lease(amount)))
+            }
         }
     }
 
@@ -429,16 +539,23 @@ impl Ticket {
         self.hold.as_ref().map_or(Amount::ZERO, Hold::amount)
     }
 
+    /// How much of a plan is set aside for it, and of which one; `None` if no plan pays.
+    pub fn plan(&self) -> Option<(Amount, &AccountId)> {
+        self.hold.as_ref()?.plan()
+    }
+
     /// Whether the cost depends on what the upstream says it used.
     pub fn needs_usage(&self) -> bool {
-        self.price.as_ref().is_some_and(|price| price.needs_usage())
+        let plan = self.hold.as_ref().and_then(Hold::plan_price);
+        plan.is_some_and(Price::needs_usage)
+            || self.price.as_ref().is_some_and(|price| price.needs_usage())
     }
 
     /// Ends the call by the route's terms.
     pub fn settle(mut self, outcome: Outcome) -> Charge {
         let terms = charge::Terms {
             price: self.price.as_deref(),
-            held: self.held(),
+            held: self.hold.as_ref().map_or(Amount::ZERO, Hold::estimate),
             foreseen: self.foreseen,
             on_missing_usage: self.on_missing_usage,
             on_upstream_error: self.on_upstream_error,

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::money::Amount;
 
+mod budgets;
 mod check;
 mod choices;
 pub mod rules;
 pub mod stories;
 mod time;
 
+pub use budgets::{BUDGETS_MAX, Budget, Period, Span, problems as budget_problems};
 pub use check::{ALERTS_MAX, CAPABILITIES_MAX, CREDIT_LIMIT_MAX, TIERS_MAX, TIME_MS_MAX};
 pub use choices::{
     AutoRecharge, BlockWhen, Enforcement, HoldRule, Mode, PlanShortfall, Refunds, Resume,
@@ -128,6 +130,8 @@ rules! {
         enforcement: Enforcement = Enforcement::Enforce;
         /// Whether calls are paid from credit alone (A4-1). Default `prepaid_only`.
         mode: Mode = Mode::PrepaidOnly;
+        /// What an account's calls may cost in a time, in all or for a capability. Default none.
+        budgets: Vec<Budget> = Vec::new();
         /// In `credit_then_invoice`: how much may be owed, open invoices among it (A4-1). Default 0.
         invoice_limit: Amount = Amount::ZERO;
     }

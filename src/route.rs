@@ -37,6 +37,8 @@ pub struct Terms {
     pub dialect: Option<Dialect>,
     /// The model that all its calls are priced as, for APIs that name none.
     pub model: Option<ModelName>,
+    /// What its calls are calls of, for what must be reactivated and for budgets; `None` is their model.
+    pub capability: Option<String>,
     /// Declared free: identified and limited, but not priced.
     pub free: bool,
     /// Usage that the upstream says in response headers, by meter. Wins over the body.

@@ -18,6 +18,7 @@ use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
+use crate::policy::Budget;
 use crate::usage::Tally;
 
 pub mod desk;
@@ -330,6 +331,9 @@ pub struct KeyRecord {
     /// The service that its calls belong to, for whoever looks at usage; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service: String,
+    /// What its calls may cost in a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Budget>,
 }
 
 impl KeyRecord {
@@ -347,6 +351,7 @@ impl KeyRecord {
             qps: None,
             models: Vec::new(),
             service: String::new(),
+            budgets: Vec::new(),
         }
     }
 }

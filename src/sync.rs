@@ -6,6 +6,7 @@
 //! most. Many that wait for one account wait on one message.
 
 mod drive;
+mod inner;
 pub mod line;
 mod rejoin;
 
@@ -18,6 +19,7 @@ use dashmap::DashMap;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
 pub(crate) use drive::ROUNDS_PER_LOOK;
+pub(crate) use inner::budgets_of;
 pub use line::Times;
 
 use crate::books::Books;
@@ -144,6 +146,8 @@ struct Status {
     fenced: AtomicU64,
     lost: AtomicI64,
     stalest: AtomicU64,
+    beyond: AtomicI64,
+    beyond_most: AtomicI64,
 }
 
 /// What a sync did.
@@ -187,6 +191,10 @@ pub struct SyncStatus {
     pub fenced: usize,
     /// Spend that the store has lost and that nobody has published again yet, over the accounts loaded here.
     pub lost: Amount,
+    /// Taken beyond leases while the store is away, over all accounts, as of the last look at them.
+    pub beyond: Amount,
+    /// The most that may be, over the accounts loaded here whose policies say so.
+    pub beyond_most: Amount,
     /// The account that was heard of longest ago among those with a lease: for how long not.
     pub stalest: Duration,
     /// Usage slots that a `kill -9` would take: they are not in the counter file.
@@ -269,7 +277,17 @@ impl SyncHandle {
     /// Waits until the store has answered a request for more of an account's money, once. `Err` if there is no hope of more
     /// in time; `Ok` means "try again".
     pub async fn refill(&self, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
-        self.0.refill(account, need).await
+        self.0.refill(account, need, need).await
+    }
+
+    /// The same where less helps, too: a plan pays with what it has.
+    pub async fn refill_some(&self, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
+        self.0.refill(account, need, Amount::from_nanos(1)).await
+    }
+
+    /// The longest that a call waits for an account to be taken up.
+    pub fn load_wait(&self) -> Duration {
+        self.0.settings.load_wait
     }
 
     /// The longest that a call waits for a lease.
@@ -335,6 +353,8 @@ impl SyncHandle {
             retired: status.retired.load(Relaxed),
             fenced: usize::try_from(status.fenced.load(Relaxed)).unwrap_or(usize::MAX),
             lost: Amount::from_nanos(status.lost.load(Relaxed)),
+            beyond: Amount::from_nanos(status.beyond.load(Relaxed)),
+            beyond_most: Amount::from_nanos(status.beyond_most.load(Relaxed)),
             stalest: Duration::from_nanos(status.stalest.load(Relaxed)),
             unprotected: self.0.engine.counters().unprotected(),
             unremembered: self.0.books.recall.dropped(),
@@ -380,11 +400,11 @@ impl Entry {
 struct Waiting<'a>(&'a Entry, i64);
 
 impl<'a> Waiting<'a> {
-    fn new(entry: &'a Entry, need: Amount) -> Self {
+    fn new(entry: &'a Entry, need: Amount, least: Amount) -> Self {
         // More than one message may ask for is not granted anyway, and a sum of such amounts would leave the range.
         let need = need.min(LEASE_MAX).nanos();
         entry.waiting.fetch_add(need, SeqCst);
-        entry.least.fetch_min(need, SeqCst);
+        entry.least.fetch_min(need.min(least.nanos()), SeqCst);
         Self(entry, need)
     }
 }
@@ -481,7 +501,7 @@ impl Sync {
         let Some(opened) = self.note(self.store.open(id, &self.replica, hour).await)? else {
             return Ok(false);
         };
-        let policy = self.catalog.policy_of(&opened.snapshot.book);
+        let policy = self.policy_to_load(&opened.snapshot.book).await?;
         let (account, own) = self.take_up(id, &opened, policy).await?;
         let now = self.clock.now();
         let entry = Entry {
@@ -498,10 +518,12 @@ impl Sync {
         let entry = Arc::new(entry);
         self.lines.insert(id.clone(), Arc::clone(&entry));
         // Policies that changed before it could be seen there are in force by now.
-        let mut line = entry.line();
-        let policy = self.catalog.policy_of(&line.known.book);
-        line.go_by(&entry.account, policy, now);
-        drop(line);
+        if !id.is_inner() {
+            let mut line = entry.line();
+            let policy = self.policy_of(&line.known.book);
+            line.go_by(&entry.account, policy, now);
+        }
+        self.take_up_plans(&entry.account).await?;
         let Opened { snapshot, keys, .. } = opened;
         let sync = Arc::clone(self);
         tokio::spawn(async move { sync.remember_or_warn(snapshot, keys).await });
@@ -571,7 +593,12 @@ impl Sync {
         Ok((account, own))
     }
 
-    async fn refill(self: &Arc<Self>, account: &Arc<Account>, need: Amount) -> Result<(), Refusal> {
+    async fn refill(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        need: Amount,
+        least: Amount,
+    ) -> Result<(), Refusal> {
         let unavailable = Refusal::after(Reason::StateUnavailable, STORE_RETRY);
         if account.retired() {
             // It was let go of in this very moment: its caller looks it up again.
@@ -581,7 +608,8 @@ impl Sync {
             return Err(unavailable);
         };
         self.status.refill_waits.fetch_add(1, Relaxed);
-        let _waiting = Waiting::new(&entry, need.max(Amount::from_nanos(1)));
+        let one = Amount::from_nanos(1);
+        let _waiting = Waiting::new(&entry, need.max(one), least.max(one));
         let changed = entry.changed.notified();
         tokio::pin!(changed);
         // Enabled before anything is sent, so that an answer that comes at once is not missed.
@@ -592,7 +620,16 @@ impl Sync {
             if line.failed_lately(&self.settings.times, now) {
                 return Err(unavailable);
             }
-            if !line.is_in_flight() {
+            if account.lease_over(now) {
+                // An instant has come at which there is less: the ledger looks before anything is leased.
+                drop(line);
+                let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));
+                let next = line::Next {
+                    observe: true,
+                    ..line::Next::default()
+                };
+                tokio::spawn(async move { sync.attend(&entry, next).await });
+            } else if !line.is_in_flight() {
                 drop(line);
                 let (sync, entry) = (Arc::clone(self), Arc::clone(&entry));
                 tokio::spawn(async move { sync.publish_one(&entry).await });

@@ -71,6 +71,7 @@ async fn holds_that_are_open_when_it_stops_end_by_policy_and_are_in_the_store() 
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     };
     running
         .core

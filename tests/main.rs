@@ -20,6 +20,8 @@ mod faults;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod hot;
+#[cfg(test)]
 mod licences;
 #[cfg(test)]
 mod providers;

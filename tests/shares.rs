@@ -107,6 +107,7 @@ impl World {
                 qps: None,
                 models: Vec::new(),
                 service: String::new(),
+                budgets: Vec::new(),
             };
             let key = engine.load_key(None, &account, record);
             Replica {
@@ -210,6 +211,7 @@ impl World {
             priced: true,
             amount: Amount::from_nanos(1),
             worst: Amount::from_nanos(1),
+            more: None,
         };
         let admitted = replica
             .engine
@@ -220,7 +222,7 @@ impl World {
                 self.admitted.push(self.now);
             }
             Err((_, Denied::Refused(_))) => {}
-            Err((_, Denied::Lease)) => {
+            Err((_, Denied::Lease | Denied::Short(_))) => {
                 if until > self.now {
                     replica.waiting.push(until);
                     self.publish(i);

@@ -197,6 +197,7 @@ fn key(name: &str, id: &str, digest: &str) -> KeyRecord {
         qps: Some(7),
         models: vec!["gpt-*".into()],
         service: "web".into(),
+        budgets: Vec::new(),
     }
 }
 

@@ -6,8 +6,8 @@ use toml::Value;
 
 use super::LicenceSigning;
 use super::reader::Reader;
-use super::values::{amount, amount_or_zero, choice, count, file, flag, text, texts};
-use crate::catalog::{Layer, POLICIES_MAX, TENANTS_MAX, Tenant};
+use super::values::{amount, amount_or_zero, choice, count, file, flag, text, texts, whole};
+use crate::catalog::{DEFAULT_POLICY, Layer, POLICIES_MAX, TENANTS_MAX, Tenant, presets};
 use crate::licence::{KEYS_MAX, Keys, PublicKey};
 use crate::policy::{HoldRule, Overrides, Policy, TIME_MS_MAX};
 use crate::pricing::{PATTERNS_MAX, Per, Price, PriceBook, Rate};
@@ -49,7 +49,7 @@ fn priced(root: &mut Reader<'_>, licence_keys: Keys) -> Layer {
         }
         policies.insert(name, policy(section));
     }
-    let tenants = tenants(root);
+    let tenants = tenants(root, &policies);
     Layer {
         prices,
         policies,
@@ -58,7 +58,7 @@ fn priced(root: &mut Reader<'_>, licence_keys: Keys) -> Layer {
     }
 }
 
-fn tenants(root: &mut Reader<'_>) -> BTreeMap<String, Tenant> {
+fn tenants(root: &mut Reader<'_>, policies: &BTreeMap<String, Policy>) -> BTreeMap<String, Tenant> {
     let named = root.named("tenants");
     if named.len() > TENANTS_MAX {
         root.problem(
@@ -74,15 +74,33 @@ fn tenants(root: &mut Reader<'_>) -> BTreeMap<String, Tenant> {
                 "is no name for a tenant; write at most 64 of the characters A-Z a-z 0-9 . _ -",
             );
         }
+        let default = Policy::default();
+        let known = |name: &str| match name {
+            DEFAULT_POLICY => Some(policies.get(name).unwrap_or(&default)),
+            _ => policies.get(name).or_else(|| presets::all().get(name)),
+        };
         let policy = section.read("policy", text);
-        let overrides = section.section_or_empty("overrides");
-        tenants.insert(
-            name,
-            Tenant {
-                policy,
-                overrides: self::overrides(overrides),
-            },
-        );
+        let base = known(policy.as_deref().unwrap_or(DEFAULT_POLICY));
+        if base.is_none() {
+            let names: Vec<&str> = policies.keys().map(String::as_str).collect();
+            let presets: Vec<&str> = presets::all().keys().map(String::as_str).collect();
+            section.problem(
+                "policy",
+                &format!(
+                    "is no policy that this file has; write one of {} {}",
+                    names.join(", "),
+                    presets.join(", ")
+                ),
+            );
+        }
+        // One value and not a section: what a policy's field may be is told there.
+        let overrides = section
+            .read("overrides", whole::<Overrides>)
+            .unwrap_or_default();
+        for problem in overrides.over(base.unwrap_or(&default)).problems() {
+            section.problem("overrides", &problem);
+        }
+        tenants.insert(name, Tenant { policy, overrides });
     }
     tenants
 }
@@ -227,26 +245,27 @@ fn overrides(mut section: Reader<'_>) -> Overrides {
         qps_plans_while_overdue: section.read("qps_plans_while_overdue", choice),
         plan_shortfall: section.read("plan_shortfall", choice),
         gifts_pay_debt: section.read("gifts_pay_debt", flag),
-        purchase_max_by_tier: section.read("purchase_max_by_tier", choice),
+        purchase_max_by_tier: section.read("purchase_max_by_tier", whole),
         refunds: section.read("refunds", choice),
-        alerts: section.read("alerts", choice),
+        alerts: section.read("alerts", whole),
         enforcement: section.read("enforcement", choice),
         mode: section.read("mode", choice),
+        budgets: section.read("budgets", whole),
         invoice_limit: section.read("invoice_limit", amount_or_zero),
         qps: section.read("qps", count(1..=u32::MAX.into())),
         burst: section.read("burst", count(1..=u32::MAX.into())),
         concurrency: section.read("concurrency", count(1..=u32::MAX.into())),
         low_balance: section.read("low_balance", amount),
-        grace: section.read("grace", choice),
+        grace: section.read("grace", whole),
         grace_limit: section.read("grace_limit", amount_or_zero),
-        suspend_after: section.read("suspend_after", choice),
+        suspend_after: section.read("suspend_after", whole),
         purge_after_ms: section.read("purge_after_ms", count(1..=TIME_MS_MAX)),
         purchase_min: section.read("purchase_min", amount),
         purchase_max: section.read("purchase_max", amount),
         credit_expires_after_ms: section.read("credit_expires_after_ms", count(1..=TIME_MS_MAX)),
         credit_expiring_ms: section.read("credit_expiring_ms", count(1..=TIME_MS_MAX)),
-        live_from: section.read("live_from", choice),
-        auto_recharge: section.read("auto_recharge", choice),
+        live_from: section.read("live_from", whole),
+        auto_recharge: section.read("auto_recharge", whole),
     };
     // The policy's own word is the last one: a rule added there must not be forgotten here.
     for problem in overrides.over(&Policy::default()).problems() {

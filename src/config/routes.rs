@@ -209,6 +209,7 @@ fn terms(section: &mut Reader<'_>, route: String) -> Terms {
         api: section.read("api", choice),
         dialect: section.read("dialect", choice),
         model,
+        capability: section.read("capability", text),
         free,
         usage_headers: usage_headers.into_iter().collect(),
         on_disconnect: section.read("on_disconnect", choice).unwrap_or_default(),

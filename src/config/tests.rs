@@ -551,3 +551,71 @@ fn secrets_stay_out_of_errors() {
         "set MISSING",
     );
 }
+
+#[test]
+fn every_rule_of_a_policy_is_read_and_wrong_ones_are_named() {
+    let text = "
+        [policies.p]
+        grace = { ms = 1000, end = 'included' }
+        grace_limit = '5'
+        suspend_after = { ms = 2000 }
+        purge_after_ms = 3
+        resume = 'reactivate'
+        capabilities = ['face-*']
+        purchase_max_by_tier = { gold = '100' }
+        alerts = ['2', '1']
+        enforcement = 'shadow'
+        live_from = '2027-01-01T00:00:00Z'
+        auto_recharge = { below = '1', amount = '5', cool_down_ms = 60000 }
+        store_outage = { up_to = '3' }
+        gifts_pay_debt = true
+
+        [tenants.acme]
+        policy = 'openai-prepaid'
+        overrides = { qps = 7 }
+    ";
+    let catalog = read(text, NO_ENV).unwrap().catalog;
+    let policy = &catalog.policies["p"];
+    assert_eq!(policy.grace.map(|grace| grace.ms), Some(1_000));
+    assert_eq!(policy.capabilities, ["face-*"]);
+    assert_eq!(policy.alerts.len(), 2);
+    assert!(policy.gifts_pay_debt && policy.live_from.is_some());
+    assert_eq!(catalog.tenants["acme"].overrides.qps, Some(7));
+    crate::catalog::Catalog::new(catalog).unwrap();
+
+    let policy = |rest: &str| format!("[policies.p]\n{rest}\n");
+    let outlasts = "grace = { ms = 3 }\nsuspend_after = { ms = 2 }";
+    for (rest, field, says) in [
+        ("grace = { ms = 'x' }", "policies.p.grace", "invalid type"),
+        ("grace = { ms = 0 }", "policies.p", "grace.ms is 0"),
+        (outlasts, "policies.p", "longer than suspend_after"),
+        ("grace_limit = '1'", "policies.p", "grace is not"),
+        ("purge_after_ms = 1", "policies.p", "give suspend_after too"),
+        ("purchase_max = '0'", "policies.p", "above zero"),
+        ("resume = 'never'", "policies.p.resume", "expected"),
+        ("alerts = ['x']", "policies.p.alerts", "decimal"),
+        ("capabilities = ['']", "policies.p.capabilities", "empty"),
+        (
+            "auto_recharge = { below = '1', amount = '5', cool_down_ms = 1, monthly_max = '4' }",
+            "policies.p",
+            "monthly_max",
+        ),
+    ] {
+        wrong(&policy(rest), field, says);
+    }
+    wrong(
+        "[tenants.a]\npolicy = 'gold'",
+        "tenants.a.policy",
+        "openai-prepaid",
+    );
+    wrong(
+        "[tenants.a]\noverrides = { qsp = 1 }",
+        "tenants.a.overrides",
+        "unknown field",
+    );
+    wrong(
+        "[tenants.a]\noverrides = { qps = 0 }",
+        "tenants.a.overrides",
+        "qps is 0",
+    );
+}

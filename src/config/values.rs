@@ -152,6 +152,11 @@ pub(super) fn choice<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     })
 }
 
+/// A value of several fields.
+pub(super) fn whole<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    T::deserialize(value.clone()).map_err(|error| error.message().trim().into())
+}
+
 /// An amount, always as a text: a TOML number with a point is a float.
 pub(super) fn amount(value: &Value) -> Result<Amount, String> {
     let parsed = value.as_str().and_then(|text| text.parse().ok());

@@ -113,6 +113,7 @@ impl Control {
             qps: checked_qps(sent.qps)?,
             models: checked_models(&sent.models)?,
             service: checked_service(&sent.service)?,
+            budgets: Vec::new(),
         };
         for _ in 0..TRIES_MAX {
             // The version first: if the keys change after that, the write finds out.

@@ -1,25 +1,28 @@
 //! One account in memory: the words that every call touches on one cache line, and beside it what only changes and syncs touch.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{
     Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use dashmap::DashMap;
 
 use super::Shared;
 use super::cell::{Cell, CellId, ModelId};
 use super::gcra::{Earned, Gcra, Rate, TooSoon};
 use super::places::{Full, Places};
 use super::purse::Purse;
-use crate::clock::{Hour, Monotonic};
+use super::rules::Rules;
+use super::special::Inner;
+use crate::clock::{Hour, Monotonic, Now, Timestamp};
 use crate::id::AccountId;
 use crate::local::counters::{AccountCounters, RowId, Totals};
+use crate::money::Amount;
 use crate::policy::Policy;
-use crate::primitive::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex};
+use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Mutex};
 use crate::refusal::Reason;
 use crate::usage::Tally;
 
@@ -41,7 +44,7 @@ struct Hot {
     admitted: AtomicU32,
     /// 0 is good standing; else the index of a [`Reason`] plus one.
     standing: AtomicU8,
-    /// [`CHARGE_UNSETTLED`] and [`NEEDS_SOMETHING`].
+    /// [`CHARGE_UNSETTLED`], [`NEEDS_SOMETHING`] and [`SPECIAL`].
     flags: AtomicU8,
     /// Whether the account waits in the engine's list of accounts to publish.
     dirty: AtomicBool,
@@ -66,6 +69,25 @@ const CHARGE_UNSETTLED: u8 = 1;
 
 /// A flag: an account with nothing left is refused also what costs nothing.
 const NEEDS_SOMETHING: u8 = 2;
+
+/// A flag: its calls are judged by [`Rules::special`] too.
+const SPECIAL: u8 = 4;
+
+/// What only special calls and the sync touch.
+#[derive(Debug, Default)]
+struct Turned {
+    /// Which leases these are. A lease that ends at an instant of the day is given back whole; what calls held of it and give back
+    /// later is not given to the next one.
+    epoch: AtomicU32,
+    /// What calls of earlier epochs gave back, in nano-units: to be taken off the ceiling.
+    stale: AtomicI64,
+    /// Which outage of the store this is, or was.
+    outage: AtomicU32,
+    /// What was taken beyond the lease in it, in nano-units.
+    beyond: AtomicI64,
+    /// Rules are changed by one at a time: by the sync, or by a call that finds that an instant has come.
+    changing: Mutex<()>,
+}
 
 /// What only calls under a limit touch, and only when it is reached or counted.
 #[derive(Debug, Default)]
@@ -93,11 +115,22 @@ pub struct Asked {
     pub peak: u32,
 }
 
+/// The accounts inside an account, as far as they are loaded.
+#[derive(Debug, Default)]
+struct Inners {
+    loaded: DashMap<AccountId, Arc<Inner>, foldhash::fast::RandomState>,
+    /// Those that there are not, as was found; until when that is not looked at again, in running time.
+    absent: DashMap<AccountId, Monotonic, foldhash::fast::RandomState>,
+}
+
 /// One account.
 #[derive(Debug)]
 pub struct Account {
     hot: Hot,
     sought: Sought,
+    turned: Turned,
+    /// The accounts inside it, if it has any.
+    inners: OnceLock<Box<Inners>>,
     counters: AccountCounters,
     rules: ArcSwap<Rules>,
     cells: Mutex<Cells>,
@@ -106,21 +139,20 @@ pub struct Account {
     shared: Arc<Shared>,
 }
 
-/// What an account's calls go by, beyond the words above. Replaced whole when the book or the policy changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// The unit it pays in.
-    pub unit: String,
-    /// Its policy, with its own overrides.
-    pub policy: Policy,
-    /// Why all its calls are refused, if they are.
-    pub standing: Option<Reason>,
-}
-
 /// The rate limit of a policy, not shared.
 fn whole(policy: &Policy) -> Option<Rate> {
     let burst = policy.effective_burst();
     policy.qps.map(|qps| Rate::per_second(qps, burst))
+}
+
+/// The same part of a limit as `share` was of the limit `before`, if that was higher; the share itself, if not.
+pub(crate) fn part_of(share: u64, before: u64, limit: u64) -> u64 {
+    if before <= limit {
+        return share.min(limit);
+    }
+    let product = u128::from(share).saturating_mul(limit.into());
+    let part = product.checked_div(before.into()).unwrap_or(0);
+    u64::try_from(part).unwrap_or(limit).min(limit)
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +178,8 @@ impl Account {
         let account = Self {
             hot: Hot::default(),
             sought: Sought::default(),
+            turned: Turned::default(),
+            inners: OnceLock::new(),
             counters,
             rules: ArcSwap::new(shared.rules(rules.clone())),
             cells: Mutex::new(cells),
@@ -189,6 +223,16 @@ impl Account {
 
     /// Takes up changed rules. Calls in flight end by the ones they began with.
     pub(crate) fn follow(&self, rules: Rules) {
+        let _alone = self.changing();
+        self.go_by(rules);
+    }
+
+    fn changing(&self) -> impl Drop + '_ {
+        let changing = &self.turned.changing;
+        changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn go_by(&self, rules: Rules) {
         let policy = &rules.policy;
         let whole = whole(policy);
         let limited = self.hot.rate_interval.load(Relaxed) != UNLIMITED;
@@ -210,14 +254,166 @@ impl Account {
         if policy.unsettled == crate::policy::Unsettled::Charge {
             flags |= CHARGE_UNSETTLED;
         }
+        if rules.special.is_some() {
+            flags |= SPECIAL;
+        }
         self.hot.flags.store(flags, Relaxed);
+        // One that changes by itself is special, and then this is not looked at.
         let standing = rules
             .standing
+            .at(Timestamp::default())
             .map_or(0, |reason| reason.index().saturating_add(1));
         self.hot
             .standing
             .store(u8::try_from(standing).unwrap_or(u8::MAX), Relaxed);
         self.rules.store(self.shared.rules(rules));
+    }
+
+    /// Takes up the rate that holds at an instant, if it is another than until then: by the call that finds so, without the store. Of a
+    /// lower one this replica has the same part as of the one before, so that all replicas together have no more than it.
+    pub(crate) fn turn(&self, now: Now) {
+        if self.rules().turned(now.wall).is_none() {
+            return;
+        }
+        let _alone = self.changing();
+        let rules = self.rules();
+        let Some(turned) = rules.turned(now.wall) else {
+            return;
+        };
+        let (before, limit) = (rules.policy.rate_limit(), turned.policy.rate_limit());
+        let share = self.shares().0;
+        self.go_by(turned);
+        if let Some(share) = share
+            && limit > 0
+        {
+            self.share_rate(part_of(share, before, limit), Earned::default(), now.mono);
+        }
+    }
+
+    /// Whether its calls are judged by more than its first cache line.
+    pub(super) fn is_special(&self) -> bool {
+        self.flag(SPECIAL)
+    }
+
+    /// Whether what is leased may be used by a call of this time.
+    pub(super) fn usable(&self, now: Now) -> bool {
+        self.leased(now.mono) && !(self.is_special() && self.rules().lease_over(now.wall))
+    }
+
+    /// Whether what was leased ended at an instant that has come: let the ledger look before more is leased.
+    pub(crate) fn lease_over(&self, now: Now) -> bool {
+        self.is_special() && self.rules().lease_over(now.wall)
+    }
+
+    /// Which leases these are.
+    pub(super) fn epoch(&self) -> u32 {
+        // Acquire: who sees a new epoch sees what was given back before it began.
+        self.turned.epoch.load(Acquire)
+    }
+
+    /// Other leases from now on: those before were given back.
+    pub(crate) fn next_epoch(&self) {
+        self.turned.epoch.fetch_add(1, Release);
+    }
+
+    /// What calls of earlier epochs gave back since the last time.
+    pub(crate) fn take_stale(&self) -> Amount {
+        Amount::from_nanos(self.turned.stale.swap(0, Relaxed))
+    }
+
+    /// Takes out of the purse what is not there, if no more than `most` was taken so in this outage of the store. Returns which outage
+    /// that is.
+    pub(super) fn take_beyond(&self, amount: Amount, most: Amount) -> Option<u32> {
+        let outage = self.turned.outage.load(Acquire);
+        let take = |taken: i64| {
+            let next = taken.checked_add(amount.nanos())?;
+            (next <= most.nanos()).then_some(next)
+        };
+        self.turned
+            .beyond
+            .fetch_update(Relaxed, Relaxed, take)
+            .ok()?;
+        self.hot.purse.settle(Amount::ZERO, amount);
+        Some(outage)
+    }
+
+    /// The store is back, and knows what was spent meanwhile.
+    pub(crate) fn end_outage(&self) {
+        if self.turned.beyond.load(Relaxed) != 0 {
+            self.turned.outage.fetch_add(1, Release);
+            self.turned.beyond.store(0, Relaxed);
+        }
+    }
+
+    /// What was taken beyond the lease in this outage of the store.
+    pub fn beyond(&self) -> Amount {
+        Amount::from_nanos(self.turned.beyond.load(Relaxed))
+    }
+
+    /// Ends what was held, in an epoch, and beyond the lease or not.
+    pub(super) fn end_hold(
+        &self,
+        hold: Amount,
+        actual: Amount,
+        epoch: Option<u32>,
+        beyond: Option<u32>,
+    ) {
+        let back = hold.saturating_sub(actual);
+        if beyond.is_some_and(|outage| outage == self.turned.outage.load(Acquire)) {
+            self.turned.beyond.fetch_sub(back.nanos(), Relaxed);
+        }
+        if self.is_stale(epoch) && back.is_positive() {
+            self.turned.stale.fetch_add(back.nanos(), Relaxed);
+        } else {
+            self.hot.purse.settle(hold, actual);
+        }
+    }
+
+    /// Ends what was held with as much of a cost as was held and is there beside it. Returns how much that is.
+    pub(super) fn end_hold_up_to(&self, hold: Amount, most: Amount, epoch: Option<u32>) -> Amount {
+        if !self.is_stale(epoch) {
+            return self.hot.purse.settle_up_to(hold, most);
+        }
+        let paid = most.min(hold).or_zero();
+        let back = hold.saturating_sub(paid);
+        self.turned.stale.fetch_add(back.nanos(), Relaxed);
+        paid
+    }
+
+    fn is_stale(&self, epoch: Option<u32>) -> bool {
+        epoch.is_some_and(|epoch| epoch != self.epoch())
+    }
+
+    /// An account inside it that is loaded.
+    pub(crate) fn inner(&self, id: &AccountId) -> Option<Arc<Inner>> {
+        let inner = self.inners.get()?.loaded.get(id)?;
+        (!inner.account().retired()).then(|| Arc::clone(&inner))
+    }
+
+    /// Takes up an account inside it that was loaded; the one that is there, if it is that.
+    pub(crate) fn put_inner(&self, account: &Arc<Self>) -> Arc<Inner> {
+        let inners = self.inners.get_or_init(Box::default);
+        inners.absent.remove(account.id());
+        let inners = &inners.loaded;
+        let mut place = inners
+            .entry(account.id().clone())
+            .or_insert_with(|| Inner::new(Arc::clone(account)));
+        if !Arc::ptr_eq(place.account(), account) {
+            *place = Inner::new(Arc::clone(account));
+        }
+        Arc::clone(&place)
+    }
+
+    /// There is no such account inside it, as was found just now.
+    pub(crate) fn no_inner(&self, id: &AccountId, until: Monotonic) {
+        let inners = self.inners.get_or_init(Box::default);
+        inners.absent.insert(id.clone(), until);
+    }
+
+    /// Whether it was found not long ago that there is no such account inside it.
+    pub(crate) fn lacks_inner(&self, id: &AccountId, now: Monotonic) -> bool {
+        let inners = self.inners.get();
+        inners.is_some_and(|inners| inners.absent.get(id).is_some_and(|until| now < *until))
     }
 
     pub(super) fn standing(&self) -> Option<Reason> {

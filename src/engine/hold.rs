@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::{Cell, ModelId};
+use super::special::uncovered;
 use super::{Ask, Key};
 use crate::clock::Hour;
+use crate::id::AccountId;
 use crate::money::Amount;
+use crate::pricing::Price;
+use crate::refusal::Reason;
 use crate::usage::{Certainty, Counts, Meter};
 
 /// What is set aside for one call.
@@ -30,8 +34,56 @@ struct Open {
     /// The cell that notes the hold, if its account had unsettled holds charged when it was taken: what was noted is taken back
     /// there, whatever the policy says by then.
     noted_in: Option<Arc<Cell>>,
+    /// What few calls have.
+    extra: Option<Box<Extra>>,
+}
+
+/// What few calls have beside a hold of money.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// What the whole call is expected to cost in money, had it no plan.
+    pub(super) estimate: Amount,
+    /// In which epoch of the account's leases it was taken: what a later one leased is not given what this gives back.
+    pub(super) epoch: Option<u32>,
+    /// In which outage of the store it was taken beyond the lease, if it was.
+    pub(super) beyond: Option<u32>,
+    /// Why it would have been refused, were its account live.
+    pub(super) would: Option<Reason>,
+    /// The plan that pays for it, or for a part of it.
+    pub(super) plan: Option<PlanHold>,
+    /// The budgets that it counts to.
+    pub(super) budgets: Vec<Hold>,
+    /// Its account is not live: it is counted and costs nothing.
+    pub(super) shadow: bool,
     /// For a call that came in without asking whether its account is let go of.
-    _awaited: Option<Awaited>,
+    pub(super) awaited: Option<Awaited>,
+}
+
+/// A hold in a plan's account.
+#[derive(Debug)]
+pub(super) struct PlanHold {
+    pub(super) hold: Hold,
+    /// What the call costs in the plan's unit.
+    pub(super) price: Arc<Price>,
+    /// What it is expected to.
+    pub(super) estimate: Amount,
+}
+
+/// What a call cost in money, had it no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Worked out from its counts, so its cost in another unit is, too.
+    Metered(Amount),
+    /// Given, or taken from the hold: a plan pays the part that it holds.
+    Flat(Amount),
+}
+
+impl Cost {
+    const fn amount(self) -> Amount {
+        match self {
+            Self::Metered(amount) | Self::Flat(amount) => amount,
+        }
+    }
 }
 
 /// A call whose hold is over and whose charge may still come: its account is not let go of. Made while the hold is open, and
@@ -70,17 +122,25 @@ impl Hold {
                 hour,
                 model: ask.counted_as,
                 noted_in: None,
-                _awaited: None,
+                extra: None,
             }),
         }
     }
 
-    /// The same, with what keeps its account until its end.
-    pub(super) fn awaited(mut self, awaited: Awaited) -> Self {
+    /// The same with what few calls have.
+    pub(super) fn with(mut self, extra: Extra) -> Self {
         if let Some(open) = &mut self.open {
-            open._awaited = Some(awaited);
+            open.extra = Some(Box::new(extra));
         }
         self
+    }
+
+    /// The same, with what keeps its account until its end.
+    pub(super) fn awaited(self, awaited: Awaited) -> Self {
+        self.with(Extra {
+            awaited: Some(awaited),
+            ..Extra::default()
+        })
     }
 
     /// The same, noted where a killed process leaves it, if the account has unsettled holds charged.
@@ -98,15 +158,57 @@ impl Hold {
         self.open.as_ref().map(|open| &open.key)
     }
 
-    /// How much is set aside.
+    /// How much money is set aside.
     pub fn amount(&self) -> Amount {
         self.open.as_ref().map_or(Amount::ZERO, |open| open.amount)
     }
 
+    /// What the call is expected to cost in money, had it no plan: as much as is set aside, if it has none.
+    pub fn estimate(&self) -> Amount {
+        match self.extra().filter(|extra| extra.plan.is_some()) {
+            Some(extra) => extra.estimate,
+            None => self.amount(),
+        }
+    }
+
+    /// How much of a plan is set aside, and of which; `None` if no plan pays.
+    pub fn plan(&self) -> Option<(Amount, &AccountId)> {
+        let plan = self.extra()?.plan.as_ref()?;
+        Some((plan.hold.amount(), plan.hold.key()?.account().id()))
+    }
+
+    /// What the call costs in the unit of the plan that pays.
+    pub fn plan_price(&self) -> Option<&Price> {
+        Some(&self.extra()?.plan.as_ref()?.price)
+    }
+
+    /// Why it would have been refused, if its account were live.
+    pub fn would_refuse(&self) -> Option<Reason> {
+        self.extra()?.would
+    }
+
+    fn extra(&self) -> Option<&Extra> {
+        self.open.as_ref()?.extra.as_deref()
+    }
+
     /// Ends it with what the call cost: always applies, also below zero.
-    pub fn settle(mut self, cost: Amount, certainty: Certainty, counts: &Counts) {
-        if let Some(open) = self.open.take() {
-            open.settle(cost, certainty, counts);
+    pub fn settle(self, cost: Amount, certainty: Certainty, counts: &Counts) {
+        self.settle_as(Cost::Metered(cost), certainty, counts);
+    }
+
+    /// The same. Returns what it cost in money, once a plan has paid its part.
+    pub fn settle_as(mut self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        match self.open.take() {
+            Some(open) => open.end_as(cost, certainty, counts),
+            None => Amount::ZERO,
+        }
+    }
+
+    /// Ends it with as much of a cost as was set aside and is free beside it, and never more. Returns how much that was.
+    fn settle_up_to(mut self, most: Amount, certainty: Certainty, counts: &Counts) -> Amount {
+        match self.open.take() {
+            Some(open) => open.settle_up_to(most, certainty, counts),
+            None => Amount::ZERO,
         }
     }
 
@@ -122,10 +224,48 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
         if open.key.account().charges_unsettled() {
-            let (cost, counts) = (open.amount, Counts::default().with(Meter::Request, 1));
-            open.settle(cost, Certainty::Estimated, &counts);
+            let planned = |extra: &&Box<Extra>| extra.plan.is_some();
+            let estimate = open
+                .extra
+                .as_ref()
+                .filter(planned)
+                .map(|extra| extra.estimate);
+            let cost = Cost::Flat(estimate.unwrap_or(open.amount));
+            let counts = Counts::default().with(Meter::Request, 1);
+            open.end_as(cost, Certainty::Estimated, &counts);
         } else {
             open.release();
+        }
+    }
+}
+
+impl PlanHold {
+    /// Ends it: the plan pays what it can. Returns what that leaves to money.
+    fn settle(self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        let Self {
+            hold,
+            price,
+            estimate,
+        } = self;
+        let held = hold.amount();
+        let metered = match cost {
+            Cost::Metered(_) => price.cost(counts).ok(),
+            Cost::Flat(_) => None,
+        };
+        match metered {
+            Some(whole) => {
+                let paid = hold.settle_up_to(whole, certainty, counts);
+                uncovered(cost.amount(), whole, paid)
+            }
+            None => {
+                hold.settle(held, certainty, counts);
+                if estimate.is_positive() {
+                    uncovered(cost.amount(), estimate, held)
+                } else {
+                    // Nothing was set aside, so nothing says how much of it the plan would pay.
+                    cost.amount()
+                }
+            }
         }
     }
 }
@@ -140,9 +280,50 @@ impl Open {
         self.noted_in = Some(self.key.last_cell.with(&self.key, model, hour, note));
     }
 
-    fn settle(self, cost: Amount, certainty: Certainty, counts: &Counts) {
+    fn end_as(mut self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        let Some(extra) = self.extra.take() else {
+            self.key
+                .account()
+                .purse()
+                .settle(self.amount, cost.amount());
+            self.count(cost.amount(), certainty, counts);
+            return cost.amount();
+        };
+        let Extra {
+            epoch,
+            beyond,
+            plan,
+            budgets,
+            shadow,
+            awaited,
+            ..
+        } = *extra;
+        let money = match plan {
+            _ if shadow => Amount::ZERO,
+            Some(plan) => plan.settle(cost, certainty, counts),
+            None => cost.amount(),
+        };
+        for budget in budgets {
+            budget.settle(money, certainty, counts);
+        }
         let account = self.key.account();
-        account.purse().settle(self.amount, cost);
+        account.end_hold(self.amount, money, epoch, beyond);
+        self.count(money, certainty, counts);
+        drop(awaited);
+        money
+    }
+
+    fn settle_up_to(mut self, most: Amount, certainty: Certainty, counts: &Counts) -> Amount {
+        let epoch = self.extra.take().and_then(|extra| extra.epoch);
+        let account = self.key.account();
+        let paid = account.end_hold_up_to(self.amount, most, epoch);
+        self.count(paid, certainty, counts);
+        paid
+    }
+
+    /// Counts what it cost, once that is out of the purse, and ends it.
+    fn count(self, cost: Amount, certainty: Certainty, counts: &Counts) {
+        let account = self.key.account();
         let count = |cell: &Arc<Cell>| {
             if cell.count(cost, certainty, counts) {
                 account.queue(Arc::clone(cell));
@@ -163,8 +344,23 @@ impl Open {
         self.end();
     }
 
-    fn release(self) {
-        self.key.account().purse().release(self.amount);
+    fn release(mut self) {
+        let account = self.key.account();
+        match self.extra.take() {
+            None => account.purse().release(self.amount),
+            Some(extra) => {
+                let Extra {
+                    epoch,
+                    beyond,
+                    plan,
+                    budgets,
+                    ..
+                } = *extra;
+                let inner = plan.map(|plan| plan.hold).into_iter().chain(budgets);
+                inner.for_each(Hold::release);
+                account.end_hold(self.amount, Amount::ZERO, epoch, beyond);
+            }
+        }
         if let Some(cell) = &self.noted_in {
             cell.end_hold(self.amount);
         }

@@ -75,6 +75,7 @@ pub struct Key {
     revoked: bool,
     any_model: bool,
     limited: bool,
+    budgeted: bool,
     rest: Box<Rest>,
 }
 
@@ -96,6 +97,7 @@ impl Key {
             revoked: record.revoked.is_some(),
             any_model: record.models.is_empty(),
             limited: record.qps.is_some(),
+            budgeted: !record.budgets.is_empty(),
             rest: Box::new(Rest {
                 gcra: Gcra::default(),
                 rate: record.qps.map(|qps| Rate::per_second(qps, qps)),
@@ -112,6 +114,11 @@ impl Key {
     /// Whose it is, by name: also where another account stands in for one that is not loaded.
     pub const fn owner(&self) -> &AccountId {
         &self.rest.record.account
+    }
+
+    /// Whether its calls are judged by more than most: see [`super::More`].
+    pub fn is_special(&self) -> bool {
+        self.budgeted || self.account.is_special()
     }
 
     /// Its id: not the secret.
@@ -139,11 +146,7 @@ impl Key {
 
     /// Whether it may use a model: any if it names none.
     pub(crate) fn allows(&self, model: Option<&str>) -> bool {
-        let matches = |pattern: &String| match (pattern.strip_suffix('*'), model) {
-            (Some(stem), Some(model)) => model.starts_with(stem),
-            (None, Some(model)) => pattern == model,
-            (_, None) => false,
-        };
+        let matches = |pattern: &String| super::matches(pattern, model);
         self.any_model || self.rest.record.models.iter().any(matches)
     }
 

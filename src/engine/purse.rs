@@ -52,6 +52,32 @@ impl Purse {
         self.settle(hold, Amount::ZERO);
     }
 
+    /// Takes what is there, up to `most`.
+    pub fn take_up_to(&self, most: Amount) -> Amount {
+        let mut taken = 0;
+        let take = |headroom: i64| {
+            taken = headroom.clamp(0, most.nanos().max(0));
+            headroom.checked_sub(taken)
+        };
+        match self.0.fetch_update(Relaxed, Relaxed, take) {
+            Ok(_) => Amount::from_nanos(taken),
+            Err(_) => Amount::ZERO,
+        }
+    }
+
+    /// Ends a hold with as much of a cost as was held and is there beside it, and not more. Returns how much that is.
+    pub fn settle_up_to(&self, hold: Amount, most: Amount) -> Amount {
+        let mut paid = 0;
+        let settle = |headroom: i64| {
+            let there = hold.nanos().saturating_add(headroom.max(0));
+            paid = most.nanos().min(there).max(0);
+            Some(headroom.wrapping_add(hold.nanos()).wrapping_sub(paid))
+        };
+        // The closure never refuses, so neither does the update.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, settle);
+        Amount::from_nanos(paid)
+    }
+
     /// A lease ceiling rose by this, or fell if it is negative.
     pub fn grant(&self, rise: Amount) {
         self.0.fetch_add(rise.nanos(), Relaxed);
@@ -114,6 +140,29 @@ mod tests {
         assert_eq!(purse.give_back(nanos(1)), nanos(5));
         assert_eq!(purse.give_back(nanos(1)), nanos(0));
         assert_eq!(purse.headroom(), nanos(1));
+    }
+
+    #[test]
+    fn what_may_not_go_below_zero_pays_what_there_is() {
+        let purse = Purse::default();
+        purse.grant(nanos(10));
+        assert_eq!(purse.take_up_to(nanos(4)), nanos(4));
+        assert_eq!(purse.take_up_to(nanos(9)), nanos(6));
+        assert_eq!(purse.take_up_to(nanos(1)), nanos(0));
+        purse.grant(nanos(3));
+        // 6 were held and 3 are free: of 8, 8 are paid and 1 is left; of 8 more, what is held and that 1.
+        assert_eq!(purse.settle_up_to(nanos(6), nanos(8)), nanos(8));
+        assert_eq!(purse.headroom(), nanos(1));
+        assert_eq!(purse.settle_up_to(nanos(4), nanos(8)), nanos(5));
+        assert_eq!(purse.headroom(), nanos(0));
+        purse.grant(nanos(-7));
+        assert_eq!(purse.take_up_to(nanos(1)), nanos(0));
+        assert_eq!(
+            purse.settle_up_to(nanos(2), nanos(5)),
+            nanos(2),
+            "what was held is its own"
+        );
+        assert_eq!(purse.headroom(), nanos(-7));
     }
 
     #[test]

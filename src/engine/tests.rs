@@ -20,11 +20,7 @@ fn nanos(n: i64) -> Amount {
 
 fn bench(policy: Policy) -> Bench {
     let engine = Engine::new([1; 16], Bounds::default(), Counters::in_memory());
-    let rules = Rules {
-        unit: "USD".into(),
-        policy,
-        standing: None,
-    };
+    let rules = Rules::plain("USD".into(), policy);
     let taken = engine.counters().take_up(&AccountId::new("a").unwrap());
     let account = engine.load(taken, rules, std::iter::empty());
     account.share_all(Monotonic::from_nanos(1));
@@ -45,6 +41,7 @@ fn ask(amount: i64) -> Ask<'static> {
         priced: true,
         amount,
         worst: amount,
+        more: None,
     }
 }
 
@@ -62,6 +59,7 @@ impl Bench {
             qps: None,
             models: Vec::new(),
             service: String::new(),
+            budgets: Vec::new(),
         };
         edit(&mut record);
         let fingerprint = match self.engine.identify(secret.as_bytes(), self.clock.now()) {
@@ -84,7 +82,7 @@ impl Bench {
                 Ok(())
             }
             Err(Denied::Refused(refusal)) => Err(refusal.reason),
-            Err(Denied::Lease) => panic!("the lease covers it"),
+            Err(Denied::Lease | Denied::Short(_)) => panic!("the lease covers it"),
         };
         assert_eq!(got, want);
     }
@@ -145,9 +143,8 @@ fn checks_come_in_a_fixed_order() {
     let picky = bench.key("picky", |key| key.models = vec!["x*".into()]);
     let gone = bench.key("gone", |key| key.revoked = Some(Timestamp::from_nanos(0)));
     let rules = |standing| Rules {
-        unit: "USD".into(),
-        policy: policy.clone(),
-        standing,
+        standing: crate::ledger::Standing::always(standing),
+        ..Rules::plain("USD".into(), policy.clone())
     };
 
     // Everything is wrong at once, and is mended from the front: the account is full, out of rate and out of money.

@@ -1,6 +1,6 @@
 //! What a call is held for and what it is charged, as pure functions of what was asked, what was seen, and the route's terms.
 
-use crate::engine::Hold;
+use crate::engine::{Cost, Hold};
 use crate::meter::Reading;
 use crate::money::Amount;
 use crate::policy::HoldRule;
@@ -78,6 +78,8 @@ pub struct Charge {
     pub certainty: Certainty,
     /// For what.
     pub counts: Counts,
+    /// The amount was given, or taken from the hold, and not worked out from the counts.
+    pub flat: bool,
 }
 
 /// What is known of a call before it is made.
@@ -184,6 +186,7 @@ impl Terms<'_> {
                     amount: self.held,
                     certainty: Certainty::Estimated,
                     counts,
+                    flat: true,
                 }
             }
         }
@@ -199,11 +202,13 @@ impl Terms<'_> {
                 amount,
                 certainty,
                 counts,
+                flat: false,
             },
             Err(_) => Charge {
                 amount: self.held,
                 certainty: Certainty::Estimated,
                 counts,
+                flat: true,
             },
         }
     }
@@ -238,14 +243,20 @@ fn partly(said: Counts, terms: &Terms<'_>, outcome: &Outcome) -> Counts {
         .with(Meter::Output, output)
 }
 
-/// Ends a hold with a charge, or without one.
+/// Ends a hold with a charge, or without one. Returns what it came to in money: less than the charge if a plan paid.
 pub(super) fn end(hold: Option<Hold>, charge: Option<Charge>) -> Charge {
     match charge {
         Some(charge) => {
-            if let Some(hold) = hold {
-                hold.settle(charge.amount, charge.certainty, &charge.counts);
+            let cost = if charge.flat {
+                Cost::Flat(charge.amount)
+            } else {
+                Cost::Metered(charge.amount)
+            };
+            let settled = hold.map(|hold| hold.settle_as(cost, charge.certainty, &charge.counts));
+            Charge {
+                amount: settled.unwrap_or(charge.amount),
+                ..charge
             }
-            charge
         }
         None => {
             if let Some(hold) = hold {
@@ -255,6 +266,7 @@ pub(super) fn end(hold: Option<Hold>, charge: Option<Charge>) -> Charge {
                 amount: Amount::ZERO,
                 certainty: Certainty::None,
                 counts: Counts::default(),
+                flat: false,
             }
         }
     }

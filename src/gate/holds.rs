@@ -138,7 +138,11 @@ enum State {
 impl Kept {
     /// Ends it with a charge, by the hold or, if that has expired, by what `late` gives in its stead. `Err` is the charge that it had
     /// ended with: that stands.
-    fn settle(&mut self, charge: Charge, late: impl FnOnce(&Self) -> Hold) -> Result<(), Charge> {
+    fn settle(
+        &mut self,
+        charge: Charge,
+        late: impl FnOnce(&Self) -> Hold,
+    ) -> Result<Charge, Charge> {
         let late = matches!(self.state, State::Expired(_)).then(|| late(self));
         // An account stays loaded until the charge that it awaits is counted: to the end of this.
         let (hold, _awaited) = match std::mem::replace(&mut self.state, State::Ended(charge)) {
@@ -149,8 +153,9 @@ impl Kept {
                 return Err(first);
             }
         };
-        charge::end(hold, Some(charge));
-        Ok(())
+        let charge = charge::end(hold, Some(charge));
+        self.state = State::Ended(charge);
+        Ok(charge)
     }
 
     /// Ends it: its call never took place. `Err` is the charge that it had ended with.
@@ -174,10 +179,15 @@ impl Kept {
             return false;
         }
         let charged = self.key.account().rules().policy.unsettled == Unsettled::Charge;
+        let estimate = match &self.state {
+            State::Open(hold) => hold.estimate(),
+            State::Expired(_) | State::Ended(_) => self.grant.amount,
+        };
         let charge = Charge {
-            amount: self.grant.amount,
+            amount: estimate,
             certainty: Certainty::Estimated,
             counts: Counts::default().with(Meter::Request, 1),
+            flat: true,
         };
         let next = if charged {
             State::Ended(charge)
@@ -185,7 +195,10 @@ impl Kept {
             State::Expired(Awaited::new(Arc::clone(&self.key)))
         };
         if let State::Open(hold) = std::mem::replace(&mut self.state, next) {
-            charge::end(Some(hold), charged.then_some(charge));
+            let ended = charge::end(Some(hold), charged.then_some(charge));
+            if charged {
+                self.state = State::Ended(ended);
+            }
         }
         true
     }
@@ -204,6 +217,7 @@ const NOTHING: Charge = Charge {
     amount: Amount::ZERO,
     certainty: Certainty::None,
     counts: Counts([0; Meter::COUNT]),
+    flat: false,
 };
 
 impl Gate {
@@ -322,6 +336,7 @@ impl Gate {
         };
         let want = Want {
             model,
+            capability: model,
             priced,
             foreseen,
             amount: request.amount.map(Amount::or_zero),
@@ -356,7 +371,7 @@ impl Gate {
             let key = Arc::clone(&kept.key);
             self.engine.late(key, kept.model, self.clock.now())
         };
-        kept.settle(charge, late).map_err(settled)?;
+        let charge = kept.settle(charge, late).map_err(settled)?;
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
     }
@@ -423,6 +438,7 @@ fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
                 amount,
                 certainty: Certainty::Exact,
                 counts,
+                flat: true,
             })
         }
         SettleAs::Counts(counts) => {
@@ -436,6 +452,7 @@ fn priced(id: &str, kept: &Kept, how: SettleAs) -> Result<Charge, HoldError> {
                 amount,
                 certainty: Certainty::Exact,
                 counts,
+                flat: false,
             })
         }
     }

@@ -6,11 +6,15 @@
 )]
 
 mod alerts;
+mod buying;
 mod claims;
+mod corrections;
 mod credit;
+mod deadlines;
 mod heal;
 mod model;
 mod random;
+mod refunds;
 mod views;
 
 use super::*;
@@ -68,9 +72,50 @@ fn configure() -> Action {
     Action::Configure(Configure::default())
 }
 
+fn begin(id: &str, orders: &[&str]) -> Action {
+    Action::BeginRefund {
+        refund_id: id.into(),
+        orders: orders.iter().map(|order| (*order).into()).collect(),
+        reason: "asked".into(),
+    }
+}
+
+fn correct(sequence: u64, nanos: i64) -> Action {
+    Action::Correct {
+        sequence,
+        amount: n(nanos),
+        note: "wrong price".into(),
+    }
+}
+
+fn buy_plan(order: &str, nanos: i64) -> Action {
+    Action::BuyPlan {
+        amount: n(nanos),
+        order_id: order.into(),
+        priority: 0,
+        expires: None,
+        price: None,
+        note: String::new(),
+    }
+}
+
+fn add_plan(name: &str, unit: &str) -> Action {
+    Action::AddPlan {
+        plan: PlanRef {
+            name: name.into(),
+            unit: unit.into(),
+            scope: Vec::new(),
+            priority: 0,
+        },
+    }
+}
+
 /// The same credit, which cannot be spent from `time` on.
 fn until(time: i64, mut credit: Action) -> Action {
-    if let Action::Recharge { expires, .. } | Action::Grant { expires, .. } = &mut credit {
+    if let Action::Recharge { expires, .. }
+    | Action::Grant { expires, .. }
+    | Action::BuyPlan { expires, .. } = &mut credit
+    {
         *expires = Some(at(time));
     }
     credit

@@ -29,6 +29,7 @@ impl Policy {
         self.check_times(&mut problems);
         self.check_purchases(&mut problems);
         self.check_lists(&mut problems);
+        problems.extend(super::budget_problems(&self.budgets));
         problems
     }
 

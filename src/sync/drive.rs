@@ -12,6 +12,7 @@ use super::*;
 use crate::catalog::{LICENCES, POLICIES, PRICES, TENANTS};
 use crate::clock::Hour;
 use crate::local::LocalError;
+use crate::policy::StoreOutage;
 use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
@@ -277,6 +278,7 @@ impl Sync {
         let now = self.clock.now();
         let (mut leased, mut held, mut lost) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
         let (mut fenced, mut stalest) = (0_u64, Duration::ZERO);
+        let (mut beyond, mut beyond_most) = (Amount::ZERO, Amount::ZERO);
         let mut entries = Vec::new();
         for entry in &self.lines {
             let mut line = entry.line();
@@ -287,6 +289,10 @@ impl Sync {
             lost = lost.saturating_add(line.known.lost);
             fenced = fenced.saturating_add(u64::from(line.fenced()));
             stalest = stalest.max(line.staleness(now));
+            beyond = beyond.saturating_add(entry.account.beyond());
+            if let StoreOutage::UpTo(most) = entry.account.rules().policy.store_outage {
+                beyond_most = beyond_most.saturating_add(most);
+            }
             if round == Round::Leaving || line.has_news(&entry.account, &self.settings.times, now) {
                 drop(line);
                 entries.push(Arc::clone(&entry));
@@ -295,6 +301,8 @@ impl Sync {
         self.status.leased.store(leased.nanos(), Relaxed);
         self.status.held.store(held.nanos(), Relaxed);
         self.status.lost.store(lost.nanos(), Relaxed);
+        self.status.beyond.store(beyond.nanos(), Relaxed);
+        self.status.beyond_most.store(beyond_most.nanos(), Relaxed);
         self.status.fenced.store(fenced, Relaxed);
         let stalest = u64::try_from(stalest.as_nanos()).unwrap_or(u64::MAX);
         self.status.stalest.store(stalest, Relaxed);
@@ -371,6 +379,12 @@ impl Sync {
         let need = entry.need();
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
+        entry.account.turn(now);
+        let give = if give == Give::Spare && entry.account.lease_over(now) {
+            Give::Ended
+        } else {
+            give
+        };
         let rules = entry.account.rules();
         let times = &self.settings.times;
         line.message(&entry.account, need, give, &rules.policy, times, now)
@@ -382,7 +396,7 @@ impl Sync {
         let fenced = answer.is_some_and(|answer| answer.fenced);
         let next = {
             let mut line = entry.line();
-            let policy = self.catalog.policy_of(&line.known.book);
+            let policy = self.policy_of(&line.known.book);
             line.answer(&entry.account, answer, &policy, &self.settings.times, now)
         };
         if next.short && !next.scarce && !next.refresh && !fenced {
@@ -410,7 +424,7 @@ impl Sync {
     }
 
     /// What takes a word with the store. Whoever waits is woken after it.
-    async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
+    pub(super) async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
         let id = entry.account.id();
         if next.rejoin
             && let Some(_alone) = Alone::begin(&entry.rejoining)
@@ -431,6 +445,7 @@ impl Sync {
         if next.observe
             && let Some(observing) = Alone::begin(&entry.observing)
         {
+            self.end_lease(entry).await;
             let observed = self.books.run(id, Command::observe()).await;
             drop(observing);
             if let Err(error) = observed {
@@ -443,6 +458,33 @@ impl Sync {
             tracing::warn!(account = %id, %error, "a changed book could not be read; it is tried again");
         }
         entry.changed.notify_waiters();
+    }
+
+    /// If what an account was leased by has ended, nothing of it may stand as committed when the ledger looks, but what calls hold: the
+    /// rest expires. A store that does not hear of it leaves more set aside than need be, and that goes with the next message.
+    async fn end_lease(self: &Arc<Self>, entry: &Arc<Entry>) {
+        for _ in 0..AGAIN_MAX {
+            let changed = entry.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let in_flight = {
+                let mut line = entry.line();
+                if !entry.account.lease_over(self.clock.now()) {
+                    return;
+                }
+                line.end_lease(&entry.account);
+                line.is_in_flight()
+            };
+            if in_flight {
+                changed.await;
+                continue;
+            }
+            let said = self.publish(std::slice::from_ref(entry), Give::Ended).await;
+            if let Err(error) = said {
+                tracing::debug!(account = %entry.account.id(), %error, "what was leased could not be given back yet");
+            }
+            return;
+        }
     }
 
     /// Others have what is missing here: those alive are asked to give back, those silent for too long lose it.
@@ -540,7 +582,7 @@ impl Sync {
         self.note(self.store.tell_scarce(account, Scarce::Money).await)
     }
 
-    pub(super) async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
+    pub(super) async fn refresh(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
         // Keys may have been made for an account that is not loaded, too.
         self.engine.forget_unknown();
         let Some(entry) = self.entry(account) else {
@@ -556,6 +598,7 @@ impl Sync {
         };
         let keys = self.note(self.store.keys(account).await)?;
         self.take_in(&entry, snapshot.clone(), keys.clone());
+        self.take_up_plans(&entry.account).await?;
         self.remember(snapshot, keys).await
     }
 
@@ -566,7 +609,7 @@ impl Sync {
         if snapshot.version >= line.known.version {
             self.engine.follow_keys(&entry.account, keys);
             // Asked for under the lock, as `follow_policies` does: the later of the two has the newer policy.
-            let policy = self.catalog.policy_of(&snapshot.book);
+            let policy = self.policy_of(&snapshot.book);
             line.follow(&entry.account, snapshot, policy, self.clock.now());
         }
     }
@@ -577,6 +620,9 @@ impl Sync {
                 let newer = self
                     .entry(&id)
                     .is_none_or(|entry| entry.line().known.version < version);
+                if newer && let Some(owner) = id.owner() {
+                    self.plan_changed(&owner, &id).await;
+                }
                 if newer && let Err(error) = self.refresh(&id).await {
                     tracing::warn!(account = %id, %error, "a changed book could not be read; the next answer asks again");
                 }
@@ -653,7 +699,7 @@ impl Sync {
         let now = self.clock.now();
         for entry in &self.lines {
             let mut line = entry.line();
-            let policy = self.catalog.policy_of(&line.known.book);
+            let policy = self.policy_of(&line.known.book);
             line.go_by(&entry.account, policy, now);
         }
     }
@@ -663,7 +709,7 @@ impl Sync {
         let now = self.clock.now().wall;
         for entry in &self.lines {
             let line = entry.line();
-            let (known, policy) = (&line.known, self.catalog.policy_of(&line.known.book));
+            let (known, policy) = (&line.known, self.policy_of(&line.known.book));
             let next = known.book.next_deadline(known.total, &policy, now);
             let due = next.is_some_and(|at| at <= now);
             drop(line);
@@ -700,10 +746,15 @@ impl Sync {
             let line = entry.line();
             line.rested(now) >= self.settings.unload_after && line.at_rest(&entry.account)
         };
+        // An account inside another one stays as long as that does: its calls look at it without asking.
+        let owned = |entry: &Entry| {
+            let owner = entry.account.id().owner();
+            owner.is_some_and(|owner| self.engine.account(&owner).is_some())
+        };
         let gone: Vec<_> = self
             .lines
             .iter()
-            .filter(|entry| rested(entry))
+            .filter(|entry| rested(entry) && !owned(entry))
             .map(|entry| Arc::clone(&entry))
             .collect();
         for entry in gone {

@@ -4,13 +4,14 @@
 //! Every message says what *is*: the replica's spend and committed value, with what it believes is stored. So a message may be
 //! lost, doubled or late, and its answer too: the next one says what is, again.
 
+mod rules;
 mod shares;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::clock::{Hour, Monotonic, Now};
-use crate::engine::{Account, Cell, CellId, Engine, Rules};
+use crate::engine::{Account, Cell, CellId, Engine};
 use crate::id::{KeyId, ModelName};
 use crate::ledger::{Book, Spent};
 use crate::local::counters;
@@ -18,6 +19,7 @@ use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{History, LEASE_MAX, Opened, Publish, Published, Snapshot, Standing, UsageRow};
 use crate::usage::Tally;
+pub use rules::{inner_policy, rules};
 use shares::{Said, Shares};
 
 /// How many calls like the last one a lease is for, at least: so that a quiet account does not ask the store for each call.
@@ -83,6 +85,8 @@ pub struct Line {
     failed: Option<Monotonic>,
     /// The last answer came from a history that grants nothing yet.
     fenced: bool,
+    /// What it was leased by ended while a message was on its way: what its answer grants is of those leases too.
+    ended: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -139,6 +143,8 @@ pub enum Give {
     Spare,
     /// All money that is not held: others have none.
     Money,
+    /// The same, and nothing is asked for: what it was leased by is over, and the ledger looks first.
+    Ended,
     /// All money that is not held, and all shares: this replica leaves, or nobody calls here.
     All,
 }
@@ -240,6 +246,7 @@ impl Line {
             last_ok: now.mono,
             failed: None,
             fenced: false,
+            ended: false,
         }
     }
 
@@ -250,6 +257,8 @@ impl Line {
             self.collect_cell(&cell, model);
             self.demand.last_used = now.mono;
         }
+        // What calls of ended leases gave back is not for this one.
+        self.ceiling = self.ceiling.saturating_sub(account.take_stale());
     }
 
     fn collect_cell(&mut self, cell: &Cell, model: Option<ModelName>) {
@@ -371,7 +380,12 @@ impl Line {
             self.demand.last_need = need;
         }
         let resting = give == Give::All || self.is_idle(times, now);
-        let target = if resting || give == Give::Money {
+        let (need, least) = if give == Give::Ended {
+            (Amount::ZERO, Amount::ZERO)
+        } else {
+            (need, least)
+        };
+        let target = if resting || matches!(give, Give::Money | Give::Ended) {
             Amount::ZERO
         } else {
             self.target(times, now)
@@ -380,6 +394,10 @@ impl Line {
         let stranded = give == Give::Money && account.purse().headroom() < least;
         let keep = if stranded { Amount::ZERO } else { need };
         let given = account.purse().give_back(twice(target).max(keep));
+        if give == Give::Ended {
+            account.next_epoch();
+            self.ended = false;
+        }
         self.ceiling = self.ceiling.saturating_sub(given);
         let headroom = account.purse().headroom();
         // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
@@ -538,6 +556,10 @@ impl Line {
             .purse()
             .grant(answer.standing.committed.saturating_sub(self.ceiling));
         self.ceiling = answer.standing.committed;
+        if self.ended {
+            self.end_lease(account);
+        }
+        account.end_outage();
         self.last_ok = now.mono;
         let said = Said {
             rate: message.rate,
@@ -563,6 +585,15 @@ impl Line {
         let spent = Spent::of(book, self.known.total, self.known.unleased);
         next.observe = !answer.fenced && book.wants_observing(spent, policy, now.wall);
         next
+    }
+
+    /// What was leased must not be used any more, as what it was leased by has changed: it goes back, and what calls hold of it goes
+    /// back as they end. The store hears of it with the next message.
+    pub fn end_lease(&mut self, account: &Account) {
+        let given = account.purse().give_back(Amount::ZERO);
+        self.ceiling = self.ceiling.saturating_sub(given);
+        account.next_epoch();
+        self.ended = self.in_flight.is_some();
     }
 
     /// The store gave our free rights to others while we were silent: only what is held stays ours.
@@ -616,6 +647,16 @@ impl Line {
             ..
         } = snapshot;
         let total = spend.max(self.known.total);
+        let ends = |book: &Book, total| book.money_deadline(total, &policy, now.wall);
+        let ended = match (ends(&self.known.book, self.known.total), ends(&book, total)) {
+            // Others may have looked before this replica's clock came to that instant.
+            (Some(before), Some(after)) => after > before,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if ended || account.lease_over(now) {
+            self.end_lease(account);
+        }
         self.known = Known {
             version,
             book,
@@ -642,16 +683,20 @@ impl Line {
         self.known.unleased = self.known.unleased.saturating_add(given);
     }
 
-    /// Good standing depends on the total, which comes with every answer.
+    /// Good standing, and what follows from it, depends on the total, which comes with every answer.
     fn follow_standing(&mut self, account: &Account, policy: &Policy, now: Now) {
-        let standing = standing(&self.known.book, self.known.total, policy, now);
-        if account.rules().standing != standing {
+        let fresh = rules(&self.known.book, self.known.total, policy.clone(), now);
+        // One that ended is looked at by the ledger before there is another.
+        if **account.rules() != fresh && !account.lease_over(now) {
             self.go_by(account, policy.clone(), now);
         }
     }
 
     /// Puts a policy in force.
     pub fn go_by(&mut self, account: &Account, policy: Policy, now: Now) {
+        if account.lease_over(now) {
+            self.end_lease(account);
+        }
         account.follow(rules(&self.known.book, self.known.total, policy, now));
         let rules = account.rules();
         self.shares.clip(account, &rules.policy, now.mono);
@@ -714,25 +759,6 @@ fn falls(believed: Standing, stands: Standing) -> bool {
 
 fn twice(amount: Amount) -> Amount {
     amount.saturating_add(amount)
-}
-
-/// What an account's calls go by.
-pub fn rules(book: &Book, total: Amount, policy: Policy, now: Now) -> Rules {
-    Rules {
-        unit: book.unit.clone(),
-        standing: standing(book, total, &policy, now),
-        policy,
-    }
-}
-
-/// Why all its calls are refused, if they are.
-fn standing(
-    book: &Book,
-    total: Amount,
-    policy: &Policy,
-    now: Now,
-) -> Option<crate::refusal::Reason> {
-    book.standing(total, policy, now.wall).at(now.wall)
 }
 
 #[cfg(test)]

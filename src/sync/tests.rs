@@ -33,6 +33,7 @@ fn record(account: &AccountId, secret: &str) -> KeyRecord {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     }
 }
 
@@ -147,6 +148,7 @@ impl Bench {
             priced: true,
             amount: Amount::ZERO,
             worst: Amount::ZERO,
+            more: None,
         };
         self.gate()
             .engine()

@@ -48,6 +48,7 @@ struct CallHandles {
     decision_time: Histogram,
     unknown_key_hits: Counter,
     abandoned: Counter,
+    would_refuse: Box<[Counter]>,
     licences: Box<[Counter]>,
     licences_uncounted: Counter,
     /// By certainty, then by end.
@@ -87,6 +88,8 @@ struct LevelHandles {
     fenced: Gauge,
     lost: Gauge,
     stalest: Gauge,
+    beyond: Gauge,
+    beyond_bound: Gauge,
     unprotected: Gauge,
     exposure: Gauge,
     accounts: Gauge,
@@ -145,6 +148,10 @@ pub struct Levels {
     pub lost: Amount,
     /// How long ago the longest silent of the leased accounts was heard of.
     pub stalest: Duration,
+    /// Taken beyond leases while the store is away.
+    pub beyond: Amount,
+    /// The most that may be.
+    pub beyond_bound: Amount,
     /// Usage slots that a `kill -9` would take.
     pub unprotected: u64,
     /// Books that were not written to disk to be remembered, since the start.
@@ -233,6 +240,11 @@ impl Metrics {
     /// A call ended without a settlement: its hold was released or charged by policy.
     pub fn abandoned(&self) {
         self.0.calls.abandoned.increment(1);
+    }
+
+    /// A call of an account that is not live yet passed, and would have been refused.
+    pub fn would_refuse(&self, reason: Reason) {
+        bump(&self.0.calls.would_refuse, reason.index());
     }
 
     /// A call presented a licence.
@@ -329,6 +341,10 @@ impl CallHandles {
             "tollgate_charges_total",
             "Settled calls, by how sure their usage is and how they ended.",
         );
+        const WOULD_REFUSE: Named = (
+            "tollgate_would_refuse_total",
+            "Calls of accounts that are not live yet which passed and would have been refused, by reason.",
+        );
         const LICENCES: Named = (
             "tollgate_licence_calls_total",
             "Calls that presented an offline licence, by outcome.",
@@ -361,6 +377,7 @@ impl CallHandles {
                 ),
                 &[],
             ),
+            would_refuse: registry.counters::<Reason>(WOULD_REFUSE, &[], "reason"),
             licences: registry.counters::<LicenceOutcome>(LICENCES, &[], "outcome"),
             licences_uncounted: registry.counter(
                 (
@@ -473,6 +490,14 @@ impl LevelHandles {
                 "tollgate_lost_units",
                 "Spend that the store has lost and that nobody has published again yet, in units of money.",
             ),
+            beyond: gauge(
+                "tollgate_beyond_lease_units",
+                "Taken beyond leases by calls while the store is away, as policies allow.",
+            ),
+            beyond_bound: gauge(
+                "tollgate_beyond_lease_bound_units",
+                "The most that this replica may take beyond leases in one outage, over the accounts loaded here.",
+            ),
             stalest: gauge(
                 "tollgate_stalest_lease_seconds",
                 "How long ago the longest silent of the leased accounts was heard of.",
@@ -522,6 +547,9 @@ impl LevelHandles {
         self.fenced.set(count(levels.fenced));
         self.unprotected.set(count(levels.unprotected));
         self.stalest.set(levels.stalest);
+        self.beyond.set(units(levels.beyond.nanos().into()));
+        self.beyond_bound
+            .set(units(levels.beyond_bound.nanos().into()));
         self.accounts.set(count(levels.accounts));
         self.holds_open.set(count(levels.holds_open));
         for (gauge, amount) in [

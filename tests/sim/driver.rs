@@ -920,6 +920,7 @@ impl World {
             priced: true,
             amount: Amount::from_nanos(want.amount),
             worst: Amount::from_nanos(want.amount),
+            more: None,
         };
         let key = Arc::clone(loaded.keys.get(want.key)?);
         let hold = match engine.admit(key, ask, now) {

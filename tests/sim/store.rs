@@ -318,6 +318,7 @@ fn opened(account: usize, money: i64, policy: &Policy, overrides: &Overrides) ->
             qps: None,
             models: Vec::new(),
             service: String::new(),
+            budgets: Vec::new(),
         };
         desk.put_key(desk.head.version, record);
     }

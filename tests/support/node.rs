@@ -88,6 +88,7 @@ pub(crate) fn terms() -> Terms {
         api: None,
         dialect: None,
         model: None,
+        capability: None,
         free: false,
         usage_headers: Default::default(),
         on_disconnect: OnDisconnect::Drain,
@@ -212,6 +213,7 @@ impl Node {
             qps: None,
             models: Vec::new(),
             service: String::new(),
+            budgets: Vec::new(),
         };
         edit(&mut key);
         let version = self

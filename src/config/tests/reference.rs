@@ -136,6 +136,7 @@ fn keys(value: &toml::Value, path: &str, found: &mut BTreeSet<String>) {
             let path = match path {
                 "" => key.clone(),
                 "policies" => "policies.*".into(),
+                "tenants" => "tenants.*".into(),
                 _ => format!("{path}.{key}"),
             };
             keys(value, &path, found);

@@ -42,6 +42,9 @@ impl From<CommandError> for Fault {
             CommandError::Exists(account) => Self::AccountExists(account),
             CommandError::NoPolicy(name, known) => Self::NoPolicy { name, known },
             CommandError::NoTenant(name, known) => Self::NoTenant { name, known },
+            CommandError::Overrides(_) => {
+                Self::Field(FieldError::invalid("account.overrides", error.to_string()))
+            }
             CommandError::Contended(account) => Self::Contended(format!("account `{account}`")),
             CommandError::Store(error) => error.into(),
         }

@@ -22,11 +22,7 @@ struct Small {
 }
 
 fn rules(policy: Policy) -> Rules {
-    Rules {
-        unit: "USD".into(),
-        policy,
-        standing: None,
-    }
+    Rules::plain("USD".into(), policy)
 }
 
 /// All of its limits and 100 n leased.
@@ -52,6 +48,7 @@ fn small(policy: Policy) -> Small {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     };
     let key = Arc::new(Key::new(Arc::clone(&account), record));
     // The cell is there: how one is handed from call to call, models cannot see.
@@ -269,7 +266,7 @@ fn a_retired_account_has_no_call_in_it_and_nothing_uncollected() {
             });
             match admitted {
                 Ok(()) => 7,
-                Err(Denied::Lease) => 0,
+                Err(Denied::Lease | Denied::Short(_)) => 0,
                 Err(Denied::Refused(refusal)) => panic!("{refusal:?}"),
             }
         });

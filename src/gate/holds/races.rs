@@ -60,6 +60,7 @@ fn small(unsettled: Unsettled) -> Small {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);
     // The cell is there: how one is handed from call to call, models cannot see.
@@ -73,6 +74,7 @@ fn small(unsettled: Unsettled) -> Small {
         priced: true,
         amount,
         worst: amount,
+        more: None,
     };
     let hold = engine.admit(Arc::clone(&key), ask, NOW).unwrap();
     let grant = HoldGrant {

@@ -13,6 +13,7 @@ pub(crate) fn terms() -> Terms {
         api: None,
         dialect: None,
         model: None,
+        capability: None,
         free: false,
         usage_headers: BTreeMap::new(),
         on_disconnect: OnDisconnect::Drain,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::{Monotonic, Now};
-use crate::engine::{Account, Asked, Earned};
+use crate::engine::{Account, Asked, Earned, part_of};
 use crate::policy::Policy;
 use crate::store::{Pool, Published, Sought, Standing};
 
@@ -38,6 +38,8 @@ pub(super) struct Shares {
 /// One limit.
 #[derive(Debug, Default)]
 struct Limit {
+    /// The limit that the share is a part of.
+    of: u64,
     share: u64,
     demand: u64,
     /// The demand that the store counts for this replica.
@@ -66,6 +68,15 @@ pub(super) struct Met {
 }
 
 impl Limit {
+    /// Goes on under a limit. Of a lower one this replica has the same part as of the one before: every replica does so, each by its own
+    /// clock, and together they have no more than it before any of them has said a word.
+    fn fit(&mut self, limit: u64) {
+        if limit > 0 {
+            self.share = part_of(self.share, self.of, limit);
+        }
+        self.of = limit;
+    }
+
     /// Decides what to keep, and what to ask for.
     fn plan(&mut self, limit: u64, give_all: bool) -> Sought {
         let all = self
@@ -75,7 +86,7 @@ impl Limit {
             .saturating_add(self.demand);
         let others_ask = all > self.demand;
         let target = part(limit, self.demand, all);
-        self.share = self.share.min(limit);
+        self.fit(limit);
         let slack = limit.checked_div(SLACK).unwrap_or(0);
         let over = self.share > target.saturating_add(slack) || self.demand == 0;
         if give_all {
@@ -103,9 +114,10 @@ impl Limit {
     /// Takes in what stands, where `kept` was said to. Meanwhile the share may have become less: what was granted comes on top. Places of
     /// calls in flight become part of the share once there is room for all shares under the limit.
     fn met(&mut self, said: Sought, kept: u64, stands: u64, pool: Pool, limit: u64) -> (u64, bool) {
-        let granted = stands.saturating_sub(kept);
+        // What was granted of a limit that is lower by now, is as much less.
+        let granted = part_of(stands.saturating_sub(kept), said.limit, limit.max(1));
         if kept > self.share && pool.shared <= said.limit {
-            self.share = stands;
+            self.share = part_of(stands, said.limit, limit.max(1));
         } else {
             self.share = self.share.saturating_add(granted);
         }
@@ -299,11 +311,11 @@ impl Shares {
     pub(super) fn clip(&mut self, account: &Account, policy: &Policy, now: Monotonic) {
         let (rate, places) = (policy.rate_limit(), policy.places_limit());
         if rate > 0 {
-            self.rate.share = self.rate.share.min(rate);
+            self.rate.fit(rate);
             account.share_rate(self.rate.share, Earned::default(), now);
         }
         if places > 0 {
-            self.places.share = self.places.share.min(places);
+            self.places.fit(places);
             self.kept = account.share_places(self.places.share);
         }
     }

@@ -88,6 +88,7 @@ fn bench(money: i64) -> Bench {
         qps: None,
         models: Vec::new(),
         service: String::new(),
+        budgets: Vec::new(),
     };
     let key = engine.load_key(None, &account, record);
     let opened = Opened {
@@ -170,6 +171,7 @@ impl Bench {
             priced: true,
             amount,
             worst: amount,
+            more: None,
         };
         self.engine
             .admit(Arc::clone(&self.key), ask, self.clock.now())
@@ -297,7 +299,7 @@ fn an_overshoot_is_published_and_not_leased_again() {
     );
     assert_eq!(
         bench.account.rules().standing,
-        Some(crate::refusal::Reason::AccountOverdue)
+        crate::ledger::Standing::always(Some(crate::refusal::Reason::AccountOverdue))
     );
     assert!(bench.sync(1).short);
     bench.check_books();

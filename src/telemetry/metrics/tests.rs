@@ -54,6 +54,7 @@ fn charge(certainty: Certainty) -> Charge {
         amount: Amount::from_nanos(10_000_000),
         certainty,
         counts: Counts::default(),
+        flat: false,
     }
 }
 
@@ -148,6 +149,8 @@ fn levels_are_told_as_they_stand() {
         fenced: 25,
         lost: Amount::from_nanos(26_000_000_000),
         stalest: Duration::from_secs(27),
+        beyond: Amount::from_nanos(3_500_000_000),
+        beyond_bound: Amount::from_nanos(28_000_000_000),
         unprotected: 28,
         unremembered: 29,
         accounts: 5,
@@ -170,6 +173,8 @@ fn levels_are_told_as_they_stand() {
         ("tollgate_accounts_fenced", "25"),
         ("tollgate_lost_units", "26"),
         ("tollgate_stalest_lease_seconds", "27"),
+        ("tollgate_beyond_lease_units", "3.5"),
+        ("tollgate_beyond_lease_bound_units", "28"),
         ("tollgate_counters_unprotected", "28"),
         ("tollgate_books_unremembered_total", "29"),
         ("tollgate_exposure_units", "7.999999991"),

@@ -29,6 +29,7 @@ fn call<T: 'static>(bench: &Bench, end: fn(Hold) -> T) -> JoinHandle<Option<T>> 
         priced: true,
         amount,
         worst: amount,
+        more: None,
     };
     thread::spawn(move || engine.admit(key, ask, now).ok().map(end))
 }
