@@ -4,9 +4,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "account", "amount", "credit", "event", "hold", "invoice", "key", "ledger", "licence", "plan",
-    "policy", "price", "refund", "sync", "tenant", "usage",
+    "policy", "price", "refund", "sync", "tenant", "usage", "webhook",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

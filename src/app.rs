@@ -14,6 +14,7 @@ use crate::local::counters::Counters;
 use crate::store::Store;
 use crate::sync::{Settings, SyncHandle};
 use crate::telemetry::Metrics;
+use crate::webhooks;
 
 mod serve;
 
@@ -35,6 +36,8 @@ pub struct Core {
     pub clock: Clock,
     /// This process' name.
     pub replica: ReplicaId,
+    /// The webhook endpoints, once they are served.
+    pub webhooks: webhooks::Desk,
 }
 
 /// What the parts are put together from.
@@ -120,6 +123,7 @@ impl Core {
             sync,
             clock,
             replica,
+            webhooks: webhooks::Desk::default(),
         }))
     }
 }

@@ -258,7 +258,7 @@ impl Books {
             book: book.clone(),
             credit_delta,
             entries: entries.clone(),
-            events,
+            events: events.clone(),
             claims,
             restore: None,
         };
@@ -274,7 +274,7 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
-        self.recall.wrote(&snapshot, &entries).await;
+        self.recall.wrote(&snapshot, &entries, &events).await;
         Ok(Some(Done {
             entry,
             replayed: false,

@@ -29,6 +29,7 @@ mod sync;
 mod tenant;
 mod usage;
 mod values;
+mod webhook;
 
 /// Decides, meters and settles paid calls beside a model endpoint.
 #[derive(Debug, Parser)]
@@ -76,6 +77,8 @@ enum Command {
     Ledger(Group<ledger::Command>),
     /// Show events, or follow them
     Events(Single<event::Args>),
+    /// Show webhook endpoints and their dead letters, and have these sent again
+    Webhooks(Group<webhook::Command>),
     /// Publish what is settled
     Sync(Group<sync::Command>),
     /// Hold, settle and release, as an application does that calls a model itself
@@ -139,6 +142,7 @@ impl Command {
             Self::Usage(single) => Some(&single.remote),
             Self::Ledger(group) => Some(&group.remote),
             Self::Events(single) => Some(&single.remote),
+            Self::Webhooks(group) => Some(&group.remote),
             Self::Sync(group) => Some(&group.remote),
             Self::Hold(group) => Some(&group.remote),
         }
@@ -164,6 +168,7 @@ impl Command {
             Self::Usage(single) => usage::run(single.args, &session).await,
             Self::Ledger(group) => ledger::run(group.command, &session).await,
             Self::Events(single) => event::run(single.args, &session).await,
+            Self::Webhooks(group) => webhook::run(group.command, &session).await,
             Self::Sync(group) => sync::run(group.command, &session).await,
             Self::Hold(group) => hold::run(group.command, &session).await,
         }

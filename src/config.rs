@@ -17,8 +17,10 @@ use crate::engine::Bounds;
 use crate::route::{Route, Upstream};
 use crate::sync;
 use crate::telemetry::Metrics;
+use crate::webhooks;
 
 mod catalog;
+mod hooks;
 mod reader;
 mod routes;
 mod sections;
@@ -55,6 +57,8 @@ pub struct Config {
     pub catalog: Layer,
     /// What offline licences are signed with, if they are issued here.
     pub licence_signing: Option<LicenceSigning>,
+    /// Where events are posted.
+    pub webhooks: Vec<Arc<webhooks::Endpoint>>,
     /// Logging.
     pub log: LogSettings,
     /// The end.

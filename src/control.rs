@@ -51,6 +51,7 @@ mod tenant;
 mod units;
 mod usage;
 mod verify;
+mod webhook;
 
 use errors::Fault;
 
@@ -342,6 +343,7 @@ fn router(
     use v1::sync_service_server::SyncServiceServer;
     use v1::tenant_service_server::TenantServiceServer;
     use v1::usage_service_server::UsageServiceServer;
+    use v1::webhook_service_server::WebhookServiceServer;
 
     let mut server = Server::builder()
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
@@ -378,6 +380,7 @@ fn router(
         .add_service(guarded!(UsageServiceServer))
         .add_service(guarded!(LedgerServiceServer))
         .add_service(guarded!(EventServiceServer))
+        .add_service(guarded!(WebhookServiceServer))
         .add_service(guarded!(SyncServiceServer))
         .add_service(guarded!(PlanServiceServer))
         .add_service(guarded!(RefundServiceServer))

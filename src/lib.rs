@@ -44,7 +44,9 @@
 //! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
 //! | [`telemetry`] | every metric by name, and logging | yes |
-//! | [`proxy`], [`control`], [`admin`] | the edges | yes |
+//! | [`proxy`] | an edge: the reverse proxy | yes |
+//! | [`webhooks`] | events, posted to whoever wants to be told | yes |
+//! | [`control`], [`admin`] | the other edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
 //!
 //! ## What holds everywhere
@@ -88,6 +90,8 @@
 //!   only what it earned while nobody had it, so shares that wander admit no more than the whole rate does.
 //! - **Less than the least waiting call needs is neither granted nor kept**: two replicas with half a call's money each would wait for
 //!   each other.
+//! - **A place in a feed is a time in µs** in Redis (the one after the last, where that is later): an emptied or older Redis hands out no
+//!   place that a reader has passed, and needs to be told nothing for that.
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
 //!
@@ -98,7 +102,9 @@
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id: what replicas remember is put back, but no fence holds back
 //!   new grants meanwhile.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
-//!   ledger then begins later, and says so in the log. Events that were lost are not announced again.
+//!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
+//!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
+//!   that, under the ids that come next there; such an id may have stood for another event before the loss.
 //! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
 //! - **There is no planner** (`tollgate simulate`) yet.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
@@ -133,3 +139,4 @@ pub mod sync;
 pub mod telemetry;
 mod tls;
 pub mod usage;
+pub mod webhooks;

@@ -14,6 +14,7 @@
 //! | `pool`, `dial`, `tls` | upstream connections |
 //! | `alarm`, `quiet` | deadlines that cost next to nothing while they do not come |
 //! | `access` | the access log |
+//! | `outbound` | a request of our own, for webhooks |
 //! | `tunnel` | upgraded connections |
 //!
 //! What is not here: what a refusal says ([`crate::gate::dialect`]), what a body means ([`crate::meter`]), what a call costs
@@ -29,6 +30,7 @@ mod exchange;
 mod headers;
 mod inspect;
 mod listen;
+mod outbound;
 mod pool;
 mod quiet;
 mod sent;
@@ -54,6 +56,8 @@ use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use crate::tls::TlsError;
+
+pub(crate) use self::outbound::{Answered, Outbound};
 
 use self::dial::Dialer;
 use self::listen::{HEADERS_MAX_DEFAULT, Server};

@@ -36,6 +36,10 @@ pub const CHANGES_MAX: usize = 4_096;
 /// How many events the global feed keeps; older ones stay in no listing. A backend that is away for longer reads the ledger.
 pub const EVENTS_MAX: usize = 100_000;
 
+/// How the names of documents begin that are the webhooks' own: written every other second, and no concern of whoever follows prices
+/// and policies.
+pub const WEBHOOK_DOCUMENTS: &str = "webhook:";
+
 /// Why a store did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -497,8 +501,16 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 
-    /// Events of all accounts after a sequence number of the feed, ascending, with theirs.
+    /// Events of all accounts after a sequence number of the feed, ascending, with theirs. Numbers ascend for ever, with gaps: also
+    /// over a loss of history, so that a reader goes on after the last one that it has.
     async fn events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError>;
+
+    /// Puts events that were written before into the feed again, as far as it does not have them: each under a new place, and the id
+    /// that it had. For a store that lost history; one that loses none has them all.
+    async fn announce(&self, events: &[Event]) -> Result<(), StoreError> {
+        let _ = events;
+        Ok(())
+    }
 
     /// Usage rows of an account, summed over replicas: by hour in `[from, to)`, ordered by hour, key and model.
     async fn usage(

@@ -6,8 +6,10 @@ pub mod logging;
 mod metrics;
 mod registry;
 mod watched;
+mod webhooks;
 
-pub use labels::{Drained, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
+pub use labels::{Delivery, Drained, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
 pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
 pub(crate) use registry::CONTENT_TYPE;
 pub use watched::Watched;
+pub use webhooks::WebhookMetrics;

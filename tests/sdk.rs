@@ -39,6 +39,31 @@ impl Sdk {
     }
 }
 
+/// Whether the official package of Standard Webhooks takes a message, and what it reads in it. Does not block the runtime.
+pub(crate) async fn verified(secret: &str, headers: &[(String, String)], body: &str) -> Value {
+    let headers: serde_json::Map<_, _> = headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    let given = json!({"secret": secret, "headers": headers, "body": body});
+    let mut child = tokio::process::Command::new(python())
+        .arg(manifest_dir().join("tests/sdk/webhook.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, given.to_string().as_bytes())
+        .await
+        .unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 fn manifest_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -16,7 +16,7 @@ use crate::store::embedded::Embedded;
 use crate::store::redis::{self, RedisStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Watched, logging};
-use crate::{admin, config, control, proxy};
+use crate::{admin, config, control, proxy, webhooks};
 
 /// Between two looks for what is due by the clock alone.
 const STEWARD_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +43,9 @@ pub enum ServeError {
     /// The proxy cannot start.
     #[error("proxy: {0}")]
     Proxy(#[from] proxy::StartError),
+    /// A webhook endpoint cannot be sent to.
+    #[error("webhooks: {0}")]
+    Webhook(proxy::StartError),
     /// The control API cannot start.
     #[error("control: {0}")]
     Control(#[from] control::StartError),
@@ -90,11 +93,17 @@ pub fn check(config: &Config) -> Vec<ServeError> {
         StoreKind::Redis(settings) => redis_settings(settings, config.sync.lease).check().err(),
         StoreKind::Embedded => None,
     };
+    let webhooks = config
+        .webhooks
+        .iter()
+        .map(|endpoint| webhooks::check(endpoint));
+    let webhooks = webhooks.filter_map(|checked| checked.err().map(ServeError::Webhook));
     let proxy = proxy.into_iter().map(ServeError::from);
     let others = control.map(ServeError::from).into_iter();
     proxy
         .chain(others)
         .chain(store.map(ServeError::from))
+        .chain(webhooks)
         .collect()
 }
 
@@ -133,6 +142,7 @@ pub struct Running {
     proxy: proxy::Running,
     control: control::Running,
     admin: admin::Running,
+    webhooks: webhooks::Running,
     background: Vec<Task>,
     stop_calls: watch::Sender<bool>,
     stop_control: watch::Sender<bool>,
@@ -192,6 +202,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
         &calls_stopped,
         drain,
     )?;
+    // Last: what it begins is sent for good.
+    let alone = config.store.kind == StoreKind::Embedded;
+    let webhooks = webhooks::start(&core, &config.webhooks, alone).map_err(ServeError::Webhook)?;
     Ok(Running {
         proxy_addr: proxy.local_addr,
         control_addr: control
@@ -202,6 +215,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
         proxy,
         control,
         admin,
+        webhooks,
         background: vec![syncing, steward],
         stop_calls,
         stop_control,
@@ -217,6 +231,7 @@ impl Running {
             proxy,
             control,
             admin,
+            webhooks,
             background,
             stop_calls,
             stop_control,
@@ -228,6 +243,8 @@ impl Running {
         let _ = stop_control.send(true);
         // It ends with its drain's time at the latest; a panic in it was reported where it happened.
         let _ = control.join.await;
+        // Another replica sends what comes from now on.
+        webhooks.stop().await;
         drop(background);
         let ended = core.gate.end_holds();
         if ended > 0 {

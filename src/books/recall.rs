@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::remember::Remembered;
 use crate::id::AccountId;
-use crate::ledger::{Entry, TAIL_MAX};
+use crate::ledger::{Entry, Event};
 use crate::local::Local;
 use crate::local::memory::Document;
 use crate::store::{History, Snapshot, StoreError};
@@ -253,39 +253,27 @@ impl Recall {
         Some(Job { remembered, done })
     }
 
-    /// Remembers what was just written: a book, and the entries that were appended with it. Done before the writer is answered, so that
-    /// a store that loses it then is told.
-    pub(crate) async fn wrote(&self, snapshot: &Snapshot, entries: &[Entry]) {
-        let account = &snapshot.book.account;
-        let first = entries.first().map(|entry| entry.sequence);
-        let (mut tail, keys, total, history) = match self.get(account).await {
-            Some(known) if known.version >= snapshot.version => return,
-            Some(known) => (known.tail, known.keys, known.total, known.history),
-            None => Default::default(),
+    /// Remembers what was just written: a book, and the entries and events that were appended with it. Done before the writer is
+    /// answered, so that a store that loses it then is told.
+    pub(crate) async fn wrote(&self, snapshot: &Snapshot, entries: &[Entry], events: &[Event]) {
+        let known = self.get(&snapshot.book.account).await;
+        let Some(fresh) = Remembered::wrote(known, snapshot, entries) else {
+            return;
         };
-        let goes_on = tail.last().map(|last| last.sequence.saturating_add(1)) == first;
-        if !goes_on {
-            tail.clear();
-        }
-        tail.extend_from_slice(entries);
-        let more = tail.len().saturating_sub(TAIL_MAX);
-        tail.drain(..more);
         let (done, written) = oneshot::channel();
-        let remembered = Remembered {
-            version: snapshot.version,
-            book: snapshot.book.clone(),
-            tail,
-            keys,
-            total: total.max(snapshot.spend),
-            history,
-        };
-        if let Some(job) = self.note(remembered, Some(done))
+        if let Some(job) = self.note(fresh.and_announced(events), Some(done))
             && let Some(disk) = &self.0.disk
             && disk.writer.send(job).await.is_ok()
         {
             // Told once it is on disk; if that fails, it was logged, and the store has it all the same.
             let _ = written.await;
         }
+    }
+
+    /// The last events of an account that this replica wrote.
+    pub(crate) async fn events(&self, account: &AccountId) -> Vec<Event> {
+        let known = self.get(account).await;
+        known.map(|known| known.events).unwrap_or_default()
     }
 
     /// Forgets what is kept in memory of an account that is let go of; on disk it stays.

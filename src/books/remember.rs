@@ -4,10 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ledger::{Book, Entry, Healed, Rejected, Spent, TAIL_MAX, Told, heal, refill};
+use crate::ledger::{Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, heal, refill};
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{Commit, History, KeyRecord, Restore, Snapshot};
+
+/// How many events of an account a replica remembers. An account makes a handful in an hour; older ones were read long ago.
+pub const EVENTS_MAX: usize = 32;
 
 /// The newest that this replica knows of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Remembered {
     pub book: Book,
     /// Its last entries, ascending, at most [`TAIL_MAX`].
     pub tail: Vec<Entry>,
+    /// The last events that this replica itself wrote of it, at most [`EVENTS_MAX`]: a feed that lost them is told again.
+    #[serde(default)]
+    pub events: Vec<Event>,
     /// All keys.
     pub keys: Vec<KeyRecord>,
     /// The highest total of spend seen.
@@ -59,6 +65,7 @@ impl Remembered {
             version: snapshot.version,
             book: snapshot.book.clone(),
             tail: tail.into_iter().skip(more).collect(),
+            events: Vec::new(),
             keys,
             total: snapshot.spend,
             history: None,
@@ -70,9 +77,15 @@ impl Remembered {
     /// Where the entries do not go on from those that are known, only they are: see [`Remembered::is_whole`].
     pub fn wrote(known: Option<Self>, snapshot: &Snapshot, entries: &[Entry]) -> Option<Self> {
         let first = entries.first().map(|entry| entry.sequence);
-        let (mut tail, keys, total, history) = match known {
+        let (mut tail, events, keys, total, history) = match known {
             Some(known) if known.version >= snapshot.version => return None,
-            Some(known) => (known.tail, known.keys, known.total, known.history),
+            Some(known) => (
+                known.tail,
+                known.events,
+                known.keys,
+                known.total,
+                known.history,
+            ),
             None => Default::default(),
         };
         let goes_on = tail.last().map(|last| last.sequence.saturating_add(1)) == first;
@@ -86,10 +99,19 @@ impl Remembered {
             version: snapshot.version,
             book: snapshot.book.clone(),
             tail,
+            events,
             keys,
             total: total.max(snapshot.spend),
             history,
         })
+    }
+
+    /// The same with events that were written, too.
+    pub fn and_announced(mut self, events: &[Event]) -> Self {
+        self.events.extend_from_slice(events);
+        let more = self.events.len().saturating_sub(EVENTS_MAX);
+        self.events.drain(..more);
+        self
     }
 
     /// Whether it has as many of the last entries as it should: if not, they are to be read.

@@ -162,6 +162,7 @@ clients! {
     syncs: sync_service_client, SyncServiceClient;
     tenants: tenant_service_client, TenantServiceClient;
     usages: usage_service_client, UsageServiceClient;
+    webhooks: webhook_service_client, WebhookServiceClient;
 }
 
 /// How much of a listing is wanted.

@@ -12,7 +12,7 @@ use super::values::{address, choice, count, duration, file, flag, listen, size, 
 use super::{
     AdminSettings, Config, ControlSettings, ControlTls, EngineSettings, Listen, LogFormat,
     LogSettings, ProxySettings, Secret, ServerTls, ShutdownSettings, StoreKind, StoreSettings,
-    SyncSettings, catalog, routes, store,
+    SyncSettings, catalog, hooks, routes, store,
 };
 use crate::control::TOKEN_BYTES_MAX;
 use crate::sync::ROUNDS_PER_LOOK;
@@ -20,10 +20,10 @@ use crate::sync::ROUNDS_PER_LOOK;
 /// A shorter wait cannot be told from none; a longer one than a day is a mistake.
 pub(super) const ANY_TIME: RangeInclusive<Duration> = MILLIS..=DAY;
 pub(super) const MILLIS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// The whole configuration; `None` if so much is wrong that there is nothing to go on with. What is returned beside noted
 /// problems is not to be used.
@@ -36,6 +36,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
     let upstreams = routes::upstreams(root.list("upstreams"));
     let routes = routes::routes(root.list("routes"), &upstreams);
     let (catalog, licence_signing) = catalog::layer(&mut root);
+    let webhooks = hooks::webhooks(root.list("webhooks"));
     let log = log(root.section_or_empty("log"));
     let shutdown = shutdown(root.section_or_empty("shutdown"));
     apart(&root, &proxy, &control, &admin);
@@ -51,6 +52,7 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
         routes,
         catalog,
         licence_signing,
+        webhooks,
         log,
         shutdown,
     })

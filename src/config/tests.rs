@@ -8,6 +8,7 @@ use crate::policy::{HoldRule, Policy};
 use crate::route::{HttpVersion, OnDisconnect};
 use crate::usage::Meter;
 
+mod hooks;
 mod reference;
 mod store;
 

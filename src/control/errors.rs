@@ -45,6 +45,13 @@ pub(super) enum Fault {
     PageFilter,
     /// No such thing.
     NotFound(Thing, String),
+    /// No such webhook endpoint in the configuration.
+    NoEndpoint {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// An account names a policy that there is none of.
     NoPolicy {
         /// The name.
@@ -143,6 +150,10 @@ pub(super) enum Thing {
     Price,
     /// A hold.
     Hold,
+    /// A webhook endpoint.
+    Endpoint,
+    /// An event that was given up.
+    DeadLetter,
     /// A tenant.
     Tenant,
     /// A licence.
@@ -157,6 +168,8 @@ impl Thing {
             Self::Policy => "POLICY_NOT_FOUND",
             Self::Price => "PRICE_NOT_FOUND",
             Self::Hold => "HOLD_NOT_FOUND",
+            Self::Endpoint => "ENDPOINT_NOT_FOUND",
+            Self::DeadLetter => "DEAD_LETTER_NOT_FOUND",
             Self::Tenant => "TENANT_NOT_FOUND",
             Self::Licence => "LICENCE_NOT_FOUND",
         }
@@ -169,6 +182,8 @@ impl Thing {
             Self::Policy => "policy",
             Self::Price => "price",
             Self::Hold => "hold",
+            Self::Endpoint => "webhook endpoint",
+            Self::DeadLetter => "dead letter of event",
             Self::Tenant => "tenant",
             Self::Licence => "licence",
         }
@@ -233,6 +248,12 @@ impl Fault {
                 format!("there is no tenant `{name}`; the known ones are: {known}"),
             )
             .about("tenant", name),
+            Self::NoEndpoint { name, known } => parts(
+                Code::NotFound,
+                Thing::Endpoint.reason(),
+                format!("there is no webhook endpoint `{}`; the known ones are: {known}", shown(name)),
+            )
+            .about("endpoint", name),
             Self::AccountExists(id) => parts(
                 Code::AlreadyExists,
                 "ACCOUNT_EXISTS",

@@ -278,6 +278,10 @@ impl Store for RedisStore {
         self.redis.list_events(after, limit).await
     }
 
+    async fn announce(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.redis.announce_again(events).await
+    }
+
     async fn usage(
         &self,
         account: &AccountId,

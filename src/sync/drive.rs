@@ -13,7 +13,7 @@ use crate::catalog::{LICENCES, POLICIES, PRICES, TENANTS};
 use crate::clock::Hour;
 use crate::local::LocalError;
 use crate::policy::StoreOutage;
-use crate::store::{Change, KeyRecord, Lapsed, Snapshot};
+use crate::store::{Change, KeyRecord, Lapsed, Snapshot, WEBHOOK_DOCUMENTS};
 
 /// How many accounts go to the store in one batch: bounds the memory of a round and how long one waits for the rest of it.
 const BATCH: usize = 512;
@@ -644,6 +644,7 @@ impl Sync {
                 self.books.recall.doubt();
                 self.follow_all().await;
             }
+            Change::Document(name) if name.starts_with(WEBHOOK_DOCUMENTS) => {}
             Change::Document(_) => self.follow_documents().await,
         }
     }

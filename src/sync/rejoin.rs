@@ -37,6 +37,7 @@ impl Sync {
         let tail = self.tail(&snapshot).await?;
         self.books.recall.keep(Remembered {
             history: Some(history),
+            events: self.books.recall.events(id).await,
             ..Remembered::new(&snapshot, tail, keys)
         });
         Ok(())
@@ -105,7 +106,8 @@ impl Sync {
             })?;
             let version = stands.map_or(0, |stands| stands.snapshot.version);
             if self.put_back(id, &plan, version).await? {
-                return Ok(());
+                // Whoever put the book back, only who wrote an event knows it.
+                return self.note(self.store.announce(&ours.events).await);
             }
         }
         Err(StoreError::Unavailable(format!(

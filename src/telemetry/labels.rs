@@ -117,6 +117,16 @@ labels! {
         ModelNotAllowed = "model_not_allowed",
     }
 
+    /// How sending an event to a webhook endpoint ended.
+    Delivery {
+        /// It was taken.
+        Sent = "sent",
+        /// It was not, and is tried again.
+        Failed = "failed",
+        /// It was given up.
+        Dead = "dead",
+    }
+
     /// How reading on for a client that left ended.
     Drained {
         /// The answer was read to its end.
@@ -184,6 +194,7 @@ mod tests {
         check::<StatusClass>(StatusClass::COUNT);
         check::<UpstreamError>(UpstreamError::COUNT);
         check::<StoreOp>(StoreOp::COUNT);
+        check::<Delivery>(Delivery::COUNT);
         check::<Drained>(Drained::COUNT);
         check::<Reason>(Reason::COUNT);
         check::<End>(End::ALL.len());

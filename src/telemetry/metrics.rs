@@ -12,6 +12,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::labels::{Drained, Label, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
 use super::registry::{Named, Registry, count, units};
+use super::webhooks::WebhookMetrics;
 use crate::gate::{Charge, End};
 use crate::money::Amount;
 use crate::refusal::Reason;
@@ -304,6 +305,11 @@ impl Metrics {
     /// An upstream's counters; `None` for one that was not named at the start.
     pub fn upstream(&self, name: &str) -> Option<Arc<UpstreamMetrics>> {
         self.0.upstreams.get(name).cloned()
+    }
+
+    /// The counters of a webhook endpoint. Got once for each, when sending to it begins.
+    pub fn webhook(&self, endpoint: &str) -> WebhookMetrics {
+        WebhookMetrics::new(&self.0.registry, endpoint)
     }
 
     /// Everything in the Prometheus text format.

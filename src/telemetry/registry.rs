@@ -69,10 +69,14 @@ impl Registry {
             .register_counter(&key(name, labels), &METADATA)
     }
 
-    pub(super) fn gauge(&self, (name, help): Named) -> Gauge {
+    pub(super) fn gauge(&self, named: Named) -> Gauge {
+        self.gauge_of(named, &[])
+    }
+
+    pub(super) fn gauge_of(&self, (name, help): Named, labels: &[(&'static str, &str)]) -> Gauge {
         self.recorder
             .describe_gauge(KeyName::from_const_str(name), None, help.into());
-        self.recorder.register_gauge(&key(name, &[]), &METADATA)
+        self.recorder.register_gauge(&key(name, labels), &METADATA)
     }
 
     /// A histogram of durations; the bounds are [`BUCKETS`].

@@ -181,6 +181,11 @@ impl Store for Watched {
         self.count(StoreOp::List, call).await
     }
 
+    async fn announce(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.count(StoreOp::Commit, self.store.announce(events))
+            .await
+    }
+
     async fn usage(
         &self,
         account: &AccountId,

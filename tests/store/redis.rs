@@ -159,12 +159,13 @@ async fn events_left_in_an_outbox_are_relayed_once() {
     store.commit(commit).await.unwrap();
     let feed = || async {
         let events = store.events(0, 9).await.unwrap();
+        assert!(events.is_sorted_by(|a, b| a.0 < b.0), "{events:?}");
         events
             .into_iter()
-            .map(|(sequence, event)| (sequence, event.id))
+            .map(|(_, event)| event.id)
             .collect::<Vec<_>>()
     };
-    let due: Vec<_> = (1..=3).map(|n| (n, format!("a/{n}"))).collect();
+    let due: Vec<_> = (1..=3).map(|n| format!("a/{n}")).collect();
     assert_eq!(feed().await, due[..1]);
     // What a crash after the commit leaves, and one between relaying and draining.
     let mut speaker = Speaker::new("a", "r-1");
@@ -202,10 +203,57 @@ async fn the_feed_of_events_is_bounded() {
     let oldest: Vec<String> = server.command(&["ZRANGE", feed, "0", "0"]);
     assert_eq!(oldest, ["old 3"]);
     let newest = store.events(100_000, 9).await.unwrap();
+    let ids: Vec<_> = newest.iter().map(|(_, event)| event.id.as_str()).collect();
+    assert_eq!(ids, ["a/1", "a/2"]);
+}
+
+/// Both feeds: what a reader has seen of them before Redis was emptied is not in its way after.
+#[tokio::test]
+async fn a_reader_of_the_feeds_goes_on_after_redis_was_emptied() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let (mut seen, mut spent) = (0, 0);
+    for _ in 0..3 {
+        let mut commit = plain(0, book("a", 5), 5);
+        commit.book.events = 3;
+        commit.events = (1..=3).map(|n| event("a", n)).collect();
+        store.commit(commit).await.unwrap();
+        let mut speaker = Speaker::new("a", "r-1");
+        speaker.spend = 3;
+        speaker.say(&store, 0, 0, 0).await;
+        let events = store.events(seen, 9).await.unwrap();
+        let ids: Vec<_> = events.iter().map(|(_, event)| event.id.as_str()).collect();
+        assert_eq!(ids, ["a/1", "a/2", "a/3"], "after {seen}");
+        seen = events.last().unwrap().0;
+        let spends = store.spend_since(spent, 9).await.unwrap();
+        assert_eq!(spends.len(), 1, "after {spent}");
+        spent = spends[0].sequence;
+        let _: String = server.command(&["FLUSHALL"]);
+    }
+}
+
+#[tokio::test]
+async fn events_that_the_feed_lost_are_announced_again() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let mut commit = plain(0, book("a", 5), 5);
+    commit.book.events = 2;
+    commit.events = vec![event("a", 1), event("a", 2)];
+    store.commit(commit.clone()).await.unwrap();
+    let before = store.events(0, 9).await.unwrap();
+    store.announce(&commit.events).await.unwrap();
     assert_eq!(
-        newest.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
-        [100_001, 100_002]
+        store.events(0, 9).await.unwrap(),
+        before,
+        "nothing was lost"
     );
+    let lost = serde_json::to_string(&event("a", 1)).unwrap();
+    let _: u64 = server.command(&["ZREM", "tg:f:{feed}:events", &lost]);
+    store.announce(&commit.events).await.unwrap();
+    let after = store.events(0, 9).await.unwrap();
+    assert_eq!(after[0], before[1]);
+    assert_eq!(after[1].1, event("a", 1), "the same event, under its id");
+    assert!(after[1].0 > before[1].0);
 }
 
 #[tokio::test]

@@ -26,12 +26,17 @@ fn taken_in(defaults: bool, dir: &Path) -> String {
         .replace("/etc/tollgate", dir.to_str().unwrap())
 }
 
-const ENV: [(&str, &str); 5] = [
+const ENV: [(&str, &str); 7] = [
     ("TOLLGATE_STORE__KIND", "redis"),
     ("REDIS_PASSWORD", "x"),
     ("SENTINEL_PASSWORD", "x"),
     ("TOLLGATE_TOKEN", "0123456789abcdef"),
     ("OPENAI_API_KEY", "x"),
+    ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    (
+        "WEBHOOK_SECRET_BEFORE",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    ),
 ];
 
 #[test]

@@ -8,6 +8,7 @@ use crate::ledger::Rejected;
 use crate::pricing::PriceError;
 use crate::proto::convert::FieldError;
 use crate::store::StoreError;
+use crate::webhooks::desk::DeskError;
 
 impl From<FieldError> for Fault {
     fn from(error: FieldError) -> Self {
@@ -86,6 +87,17 @@ impl From<HoldError> for Fault {
             HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
             HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
             HoldError::Overflow => Self::CostOverflow,
+        }
+    }
+}
+
+impl From<DeskError> for Fault {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::NoEndpoint(name, known) => Self::NoEndpoint { name, known },
+            DeskError::NoLetter(event) => Self::NotFound(Thing::DeadLetter, event),
+            DeskError::Contended(name) => Self::Contended(format!("the dead letters of `{name}`")),
+            DeskError::Store(error) => error.into(),
         }
     }
 }

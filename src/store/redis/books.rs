@@ -15,6 +15,7 @@ use super::scripts::{COMMIT, DRAIN, PUT_DOCUMENT, PUT_KEY, RELAY, eval};
 use super::{Redis, amount, json, listen, number, parse, range, tallies};
 use crate::clock::Hour;
 use crate::id::{AccountId, KeyId, ReplicaId};
+use crate::ledger::Event;
 
 /// How many events are relayed at once: a commit makes a handful.
 const RELAY_MAX: usize = 128;
@@ -212,15 +213,29 @@ impl Redis {
             if waiting.is_empty() {
                 break;
             }
-            let mut relay = eval(&RELAY, &self.names.events());
-            relay.arg(EVENTS_MAX).arg(&waiting);
-            self.link.ask::<String>(relay).await?;
+            self.append_events(&waiting).await?;
             let mut drain = eval(&DRAIN, &[&outbox]);
             drain.arg(&waiting);
             self.link.ask::<String>(drain).await?;
             if waiting.len() < RELAY_MAX {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Those that the feed has stay where they are: it knows an event by its text, which never changes.
+    async fn append_events(&self, events: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut relay = eval(&RELAY, &self.names.events());
+        relay.arg(EVENTS_MAX).arg(events);
+        self.link.ask::<String>(relay).await.map(drop)
+    }
+
+    /// See [`super::super::Store::announce`].
+    pub(super) async fn announce_again(&self, events: &[Event]) -> Result<(), StoreError> {
+        let texts = events.iter().map(json).collect::<Result<Vec<_>, _>>()?;
+        for some in texts.chunks(RELAY_MAX) {
+            self.append_events(some).await?;
         }
         Ok(())
     }
