@@ -130,9 +130,9 @@ impl Work<'_> {
 }
 
 impl CreditBlock {
-    /// Whether its time is over: at its expiry exactly, it is.
+    /// Whether its time is over: at its expiry exactly, it is, and stays so if the clock is set back.
     pub(in crate::ledger) fn is_over(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|at| at <= now)
+        self.expired || self.expires.is_some_and(|at| at <= now)
     }
 }
 

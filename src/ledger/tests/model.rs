@@ -1,17 +1,34 @@
 //! The ledger as the billing rules tell it, by the plainest loops there are: money is spent one nano-unit at a time. It is
 //! written from the rules and shares no arithmetic with what it is compared with. Amounts must be small.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
+use crate::policy::{End, Mode, Refunds, Resume};
+
+mod act;
+mod told;
 
 /// Money put in, in one piece.
 #[derive(Clone, Debug)]
 pub(super) struct Lot {
     pub(super) id: u64,
-    pub(super) bonus: bool,
+    pub(super) kind: CreditKind,
     pub(super) priority: i32,
     pub(super) since: i64,
     pub(super) until: Option<i64>,
     pub(super) left: i64,
+    pub(super) order: Option<String>,
+    /// It has ended, and what is left pays holds.
+    pub(super) dead: bool,
+    pub(super) warned: bool,
+}
+
+impl Lot {
+    /// Once ended it stays so, if the clock is set back.
+    fn ended(&self, now: i64) -> bool {
+        self.dead || self.until.is_some_and(|end| now >= end)
+    }
 }
 
 /// One thing that is written down.
@@ -26,8 +43,28 @@ pub(super) struct Line {
     pub(super) lot: Option<u64>,
 }
 
+/// What a charge took, for whoever takes it back.
+#[derive(Clone, Debug)]
+pub(super) struct Charge {
+    pub(super) amount: i64,
+    pub(super) on_credit: i64,
+    pub(super) from: Vec<(Lot, i64)>,
+}
+
+/// What can be taken back, by the number of its line.
+pub(super) type Charges = BTreeMap<u64, Charge>;
+
 /// One thing that is announced: what, how much, the balance then.
 pub(super) type News = (EventKind, i64, i64);
+
+/// A recharge that was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    at: i64,
+    open: bool,
+    month: i64,
+    sum: i64,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
@@ -38,49 +75,192 @@ pub(super) struct Model {
     /// How much of the total spend was taken.
     pub(super) seen: i64,
     pub(super) overdue_since: Option<i64>,
+    pub(super) declared: Option<i64>,
+    pub(super) suspended: Option<i64>,
+    pub(super) reactivated: BTreeSet<String>,
+    purge_told: bool,
+    pub(super) refund: Option<(String, Vec<String>)>,
+    pub(super) closed: bool,
+    pub(super) plans: BTreeMap<String, String>,
+    /// Order and end.
+    pub(super) rates: Vec<(String, Option<i64>)>,
+    pub(super) invoiced: BTreeMap<String, i64>,
+    /// Id, amount, whether it is paid.
+    pub(super) invoices: Vec<(String, i64, bool)>,
+    invoicing: bool,
+    corrected: BTreeMap<u64, i64>,
+    asked: Option<Asked>,
+    pub(super) alerted: Vec<i64>,
     /// The balance has been at or above the threshold since it last fell below.
     pub(super) armed: bool,
     pub(super) lots_made: u64,
-    lines_written: u64,
-    /// What the last command wrote and announced.
+    pub(super) lines_written: u64,
+    /// What the last command wrote and announced, and what its charges took.
     pub(super) lines: Vec<Line>,
     pub(super) news: Vec<News>,
+    pub(super) charges: Vec<(u64, Charge)>,
+    was_overdue: bool,
+    had_plan: bool,
+}
+
+/// What a command comes with.
+#[derive(Clone, Copy)]
+pub(super) struct With<'a> {
+    pub(super) spend: i64,
+    pub(super) held: i64,
+    pub(super) policy: &'a Policy,
+    pub(super) now: i64,
+    pub(super) charges: &'a Charges,
+}
+
+/// When a time is over that runs since an instant.
+fn over_at(deadline: crate::policy::Deadline, since: i64) -> i64 {
+    let ms = i64::try_from(deadline.ms).unwrap();
+    since + ms * 1_000_000 + i64::from(deadline.end == End::Included)
 }
 
 impl Model {
     /// What is left of each lot, in the order in which they are burnt.
     pub(super) fn left(&self) -> Vec<(u64, i64)> {
-        let mut rest = self.clone();
+        let mut lots: Vec<&Lot> = self.lots.iter().collect();
         let mut left = Vec::new();
-        while let Some(place) = rest.first_to_burn(|_| true) {
-            let lot = rest.lots.remove(place);
+        while !lots.is_empty() {
+            let mut first = 0;
+            for place in 1..lots.len() {
+                if sooner(lots[place], lots[first]) {
+                    first = place;
+                }
+            }
+            let lot = lots.remove(first);
             left.push((lot.id, lot.left));
         }
         left
     }
 
     pub(super) fn balance(&self) -> i64 {
-        self.lots.iter().map(|lot| lot.left).sum::<i64>() - self.owed
+        let mut sum = -self.owed;
+        for lot in &self.lots {
+            sum += lot.left;
+        }
+        sum
     }
 
-    /// The account after a command, or why there is none.
-    pub(super) fn after(
-        &self,
-        spend: i64,
-        action: &Action,
-        policy: &Policy,
-        now: i64,
-    ) -> Result<Self, Rejected> {
-        if let Some(wrong) = wrong(action, now) {
-            return Err(wrong);
+    fn outstanding(&self) -> i64 {
+        let open = self.invoices.iter().filter(|invoice| !invoice.2);
+        open.map(|invoice| invoice.1).sum()
+    }
+
+    /// How much may be owed in good standing, and before calls stop.
+    fn limits(&self, policy: &Policy) -> (i64, i64) {
+        if policy.mode == Mode::CreditThenInvoice {
+            let left = (policy.invoice_limit.nanos() - self.outstanding()).max(0);
+            return (left, left);
         }
+        (0, policy.credit_limit.nanos())
+    }
+
+    pub(super) fn since(&self, policy: &Policy, now: i64) -> Option<i64> {
+        let mut since = self.declared;
+        if self.owed > self.limits(policy).0 {
+            let debt = self.overdue_since.unwrap_or(now);
+            since = Some(since.map_or(debt, |other| other.min(debt)));
+        }
+        since
+    }
+
+    fn stops(&self, policy: &Policy) -> bool {
+        self.declared.is_some() || self.owed > self.limits(policy).1
+    }
+
+    fn suspension(&self, policy: &Policy, now: i64) -> Option<i64> {
+        let since = self.since(policy, now)?;
+        let told = self.suspended.is_some_and(|at| at >= since);
+        if !told && !self.stops(policy) {
+            return None;
+        }
+        Some(over_at(policy.suspend_after?, since))
+    }
+
+    fn purge(&self, policy: &Policy, now: i64) -> Option<i64> {
+        let ms = i64::try_from(policy.purge_after_ms?).unwrap();
+        Some(self.suspension(policy, now)? + ms * 1_000_000)
+    }
+
+    pub(super) fn state(&self, policy: &Policy, now: i64) -> State {
+        if self.closed {
+            return State::Closed;
+        }
+        if self.refund.is_some() {
+            return State::Frozen;
+        }
+        if self.purge(policy, now).is_some_and(|at| now >= at) {
+            return State::PurgeEligible;
+        }
+        if self.suspension(policy, now).is_some_and(|at| now >= at) {
+            return State::Suspended;
+        }
+        if self.since(policy, now).is_some() {
+            return State::Overdue;
+        }
+        if self.suspended.is_some() && policy.resume == Resume::Reactivate {
+            return State::ReactivationRequired;
+        }
+        State::Active
+    }
+
+    fn in_grace(&self, policy: &Policy, now: i64) -> bool {
+        let (Some(since), Some(grace)) = (self.since(policy, now), policy.grace) else {
+            return false;
+        };
+        now < over_at(grace, since)
+    }
+
+    /// Whether calls are refused whatever they cost.
+    pub(super) fn refuses(&self, policy: &Policy, now: i64) -> bool {
+        match self.state(policy, now) {
+            State::Active => false,
+            State::Overdue => {
+                let waits = self.suspended.is_some() && policy.resume == Resume::Reactivate;
+                let most = policy.grace_limit.map_or(i64::MAX, Amount::nanos);
+                let spared = self.in_grace(policy, now)
+                    && self.owed <= most.max(policy.credit_limit.nanos());
+                (self.stops(policy) && !spared) || waits
+            }
+            _ => true,
+        }
+    }
+
+    pub(super) fn floor(&self, policy: &Policy, now: i64) -> i64 {
+        let (_, limit) = self.limits(policy);
+        let over = self.since(policy, now).is_some() && !self.in_grace(policy, now);
+        match policy.grace {
+            Some(_) if policy.mode == Mode::PrepaidOnly && !over => {
+                let most = policy
+                    .grace_limit
+                    .unwrap_or(crate::policy::CREDIT_LIMIT_MAX);
+                most.nanos().max(limit)
+            }
+            _ => limit,
+        }
+    }
+
+    /// The account after a command, or the word for why there is none.
+    pub(super) fn after(&self, action: &Action, with: With<'_>) -> Result<Self, &'static str> {
+        let With { policy, now, .. } = with;
         let mut next = self.clone();
         next.lines.clear();
         next.news.clear();
-        next.see(spend);
-        next.end_lots(now);
-        next.act(action, now);
+        next.charges.clear();
+        next.was_overdue = self.overdue_since.is_some() || self.declared.is_some();
+        next.had_plan = self.lots.iter().any(|lot| lot.kind == CreditKind::Plan);
+        next.see(with.spend);
+        next.suspend(policy, now);
+        next.end_lots(with.held, now);
+        next.act(action, with)?;
+        next.follow(policy, now);
+        next.suspend(policy, now);
         next.announce(policy, now);
+        next.invoicing = policy.mode == Mode::CreditThenInvoice;
         Ok(next)
     }
 
@@ -92,141 +272,62 @@ impl Model {
         }
     }
 
-    fn end_lots(&mut self, now: i64) {
-        while let Some(place) = self.first_to_burn(|lot| lot.until.is_some_and(|end| now >= end)) {
-            let lot = self.lots.remove(place);
-            self.write(EntryKind::Expiry, -lot.left, |line| {
-                line.taken.push((lot.id, lot.left));
-            });
-            self.news
-                .push((EventKind::CreditExpired, lot.left, self.balance()));
+    /// What is held of lots that have ended stays for as long as it is held.
+    fn end_lots(&mut self, held: i64, now: i64) {
+        let ended = |lot: &Lot| lot.ended(now);
+        let mut places: Vec<u64> = Vec::new();
+        for (id, _) in self.left() {
+            if self.lots.iter().any(|lot| lot.id == id && ended(lot)) {
+                places.push(id);
+            }
         }
-    }
-
-    fn act(&mut self, action: &Action, now: i64) {
-        match action {
-            Action::Recharge {
-                amount,
-                priority,
-                expires,
-                ..
-            } => {
-                self.paid_in += amount.nanos();
-                self.credit(EntryKind::Recharge, *amount, *priority, *expires, now);
-                self.news
-                    .push((EventKind::CreditAdded, amount.nanos(), self.balance()));
+        let mut held = held;
+        let mut gone = Vec::new();
+        for id in places {
+            let place = self.lots.iter().position(|lot| lot.id == id).unwrap();
+            let keep = self.lots[place].left.min(held);
+            held -= keep;
+            let rest = self.lots[place].left - keep;
+            self.lots[place].left = keep;
+            self.lots[place].dead = true;
+            if rest > 0 {
+                gone.push((id, rest, self.lots[place].kind));
             }
-            Action::Grant {
-                amount,
-                priority,
-                expires,
-                ..
-            } => {
-                self.credit(EntryKind::Grant, *amount, *priority, *expires, now);
-                self.news
-                    .push((EventKind::CreditAdded, amount.nanos(), self.balance()));
-            }
-            Action::Adjust { amount, .. } if amount.nanos() > 0 => {
-                self.credit(EntryKind::Adjustment, *amount, 0, None, now);
-            }
-            Action::Adjust { amount, .. } => self.charge(EntryKind::Adjustment, -amount.nanos()),
-            Action::LateCharge { amount, .. } => {
-                self.charge(EntryKind::LateCharge, amount.nanos());
-            }
-            Action::Configure(_) => {
-                self.write(EntryKind::Configuration, 0, |_| {});
-                if self.lines_written == 1 {
-                    self.news
-                        .push((EventKind::AccountOpened, 0, self.balance()));
-                }
-            }
-            Action::Observe => {}
-            _ => unreachable!("not among the random commands"),
-        }
-    }
-
-    fn credit(
-        &mut self,
-        kind: EntryKind,
-        amount: Amount,
-        priority: i32,
-        expires: Option<Timestamp>,
-        now: i64,
-    ) {
-        let bonus = kind == EntryKind::Grant;
-        let mut left = amount.nanos();
-        let mut paid = 0;
-        while left > 0 && self.owed > 0 && !bonus {
-            left -= 1;
-            self.owed -= 1;
-            paid += 1;
-        }
-        let mut made = None;
-        if left > 0 {
-            self.lots_made += 1;
-            made = Some(self.lots_made);
-            self.lots.push(Lot {
-                id: self.lots_made,
-                bonus,
-                priority,
-                since: now,
-                until: expires.map(Timestamp::nanos),
-                left,
-            });
-        }
-        self.write(kind, amount.nanos(), |line| {
-            line.debt_paid = paid;
-            line.lot = made;
-        });
-    }
-
-    /// Takes one nano-unit after another.
-    fn charge(&mut self, kind: EntryKind, amount: i64) {
-        let mut taken: Vec<(u64, i64)> = Vec::new();
-        let mut owed = 0;
-        for _ in 0..amount {
-            let Some(place) = self.first_to_burn(|_| true) else {
-                self.owed += 1;
-                owed += 1;
-                continue;
-            };
-            let id = self.lots[place].id;
-            match taken.iter_mut().find(|part| part.0 == id) {
-                Some(part) => part.1 += 1,
-                None => taken.push((id, 1)),
-            }
-            self.lots[place].left -= 1;
-            if self.lots[place].left == 0 {
+            if keep == 0 {
                 self.lots.remove(place);
             }
         }
-        self.write(kind, -amount, |line| {
-            line.debt_made = owed;
-            line.taken = taken;
-        });
+        // Each is written down as it goes, so the balance falls step by step.
+        let mut later: i64 = gone.iter().map(|part| part.1).sum();
+        for (id, rest, kind) in gone {
+            later -= rest;
+            self.ended(id, rest, kind, later);
+        }
+        let over: Vec<_> = self
+            .rates
+            .iter()
+            .filter(|rate| rate.1.is_some_and(|end| now >= end))
+            .cloned()
+            .collect();
+        for rate in over {
+            let place = self.rates.iter().position(|other| *other == rate).unwrap();
+            self.rates.remove(place);
+            self.say(EventKind::PlanExpired, 0);
+        }
     }
 
-    fn announce(&mut self, policy: &Policy, now: i64) {
-        if self.owed > 0 && self.overdue_since.is_none() {
-            self.overdue_since = Some(now);
-            self.news
-                .push((EventKind::AccountOverdue, self.owed, self.balance()));
-        }
-        if self.owed == 0 && self.overdue_since.is_some() {
-            self.overdue_since = None;
-            self.news
-                .push((EventKind::AccountResumed, 0, self.balance()));
-        }
-        match policy.low_balance.map(Amount::nanos) {
-            Some(threshold) if self.balance() < threshold => {
-                if self.armed {
-                    self.armed = false;
-                    self.news
-                        .push((EventKind::BalanceLow, threshold, self.balance()));
-                }
-            }
-            _ => self.armed = true,
-        }
+    /// Writes down that so much of a lot has ended; so much more will be in a moment.
+    fn ended(&mut self, id: u64, amount: i64, kind: CreditKind, later: i64) {
+        self.write(EntryKind::Expiry, -amount, |line| {
+            line.taken.push((id, amount));
+            line.balance += later;
+        });
+        let event = if kind == CreditKind::Plan {
+            EventKind::PlanExpired
+        } else {
+            EventKind::CreditExpired
+        };
+        self.news.push((event, amount, self.balance() + later));
     }
 
     /// Where the lot stands that is burnt first of those that count.
@@ -254,10 +355,17 @@ impl Model {
         self.lines_written += 1;
         self.lines.push(line);
     }
+
+    fn say(&mut self, kind: EventKind, amount: i64) {
+        self.news.push((kind, amount, self.balance()));
+    }
 }
 
 /// X-2, one question after another.
 fn sooner(a: &Lot, b: &Lot) -> bool {
+    if a.dead != b.dead {
+        return a.dead;
+    }
     if a.priority != b.priority {
         return a.priority < b.priority;
     }
@@ -267,30 +375,12 @@ fn sooner(a: &Lot, b: &Lot) -> bool {
             (a, _) => a.is_some(),
         };
     }
-    if a.bonus != b.bonus {
-        return a.bonus;
+    if a.kind != b.kind {
+        // Gifts before what was paid, that before plans.
+        return a.kind == CreditKind::Bonus || b.kind == CreditKind::Plan;
     }
     if a.since != b.since {
         return a.since < b.since;
     }
     a.id < b.id
-}
-
-/// What makes a command one that nobody can carry out.
-fn wrong(action: &Action, now: i64) -> Option<Rejected> {
-    match action {
-        Action::Recharge { amount, .. }
-        | Action::Grant { amount, .. }
-        | Action::LateCharge { amount, .. }
-            if amount.nanos() <= 0 =>
-        {
-            Some(Rejected::NotPositive(*amount))
-        }
-        Action::Recharge { expires, .. } | Action::Grant { expires, .. } => expires
-            .filter(|end| end.nanos() <= now)
-            .map(Rejected::Expired),
-        Action::Adjust { amount, .. } if amount.nanos() == 0 => Some(Rejected::NoAmount),
-        Action::Adjust { note, .. } if note.trim() == "" => Some(Rejected::NoNote),
-        _ => None,
-    }
 }

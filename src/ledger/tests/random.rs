@@ -1,222 +1,358 @@
 //! Random histories of commands, spend, time and policies, after each step of which book and model must agree.
+//!
+//! A million commands in unoptimised code: so they are made by a few lines of arithmetic and not by proptest, and a history that goes
+//! wrong is told by its seed and step, which is where it begins to differ, so there is nothing to shrink.
 
 use std::collections::HashMap;
 
-use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
-
-use super::model::{Line, Model, News};
+use super::model::{Charges, Line, Model, News, With};
 use super::*;
+use crate::policy::{AutoRecharge, Deadline, End, Enforcement, Mode, Refunds, Resume};
 
-/// How many histories: with [`COMMANDS_MAX`], 1.1 × 10^5 steps in all, in 2 to 3 s unoptimised.
-const HISTORIES: u32 = 550;
+/// How many histories each test runs; there are [`TESTS`] of them, so that they share the cores.
+const HISTORIES: u64 = 700;
 
-/// The most commands in a history; half as many on average.
-const COMMANDS_MAX: usize = 400;
+/// Commands in a history.
+const COMMANDS: u64 = 300;
 
-/// What is random about a step. Instants and amounts are few and close together, so that they meet.
-#[derive(Clone, Debug)]
-struct Step {
-    /// The clock may stand still, and be set back a little.
-    later: i64,
-    /// A total read from a store that fell behind may be lower.
-    spent: i64,
-    low_balance: Option<i64>,
-    credit_limit: i64,
-    key: u16,
-    ask: Ask,
-}
+/// `any_history_…` below: together, over a million commands.
+const TESTS: u64 = 5;
 
-#[derive(Clone, Debug)]
-enum Ask {
-    Recharge(i64, u16, i32, Option<i64>),
-    Grant(i64, Option<u16>, i32, Option<i64>),
-    Adjust(i64, bool),
-    Late(i64),
-    Configure,
-    Observe,
-    /// The command from so many steps before, as a caller repeats it who had no answer.
-    Repeat(usize),
-}
+const _: () = assert!(HISTORIES * COMMANDS * TESTS >= 1_000_000);
 
-fn ask() -> impl Strategy<Value = Ask> {
-    let ends = || proptest::option::of(-1..12_i64);
-    // Orders now and then meet; keys do so less often, or little would happen.
-    prop_oneof![
-        4 => (-1..40_i64, 0..2_000_u16, -1..2, ends())
-            .prop_map(|(n, o, p, e)| Ask::Recharge(n, o, p, e)),
-        4 => (-1..12_i64, proptest::option::of(0..2_000_u16), -1..2, ends())
-            .prop_map(|(n, o, p, e)| Ask::Grant(n, o, p, e)),
-        2 => (-8..9_i64, proptest::bool::weighted(0.9)).prop_map(|(n, why)| Ask::Adjust(n, why)),
-        2 => (-1..15_i64).prop_map(Ask::Late),
-        1 => Just(Ask::Configure),
-        4 => Just(Ask::Observe),
-        2 => (1..4_usize).prop_map(Ask::Repeat),
-    ]
-}
+const MS: i64 = 1_000_000;
 
-fn step() -> impl Strategy<Value = Step> {
-    let later = prop_oneof![9 => 0..4_i64, 1 => Just(-1)];
-    let spent = prop_oneof![4 => Just(0), 6 => 0..9_i64, 1 => Just(-2)];
-    let rules = (proptest::option::weighted(0.8, 3..9_i64), 0..3_i64);
-    (later, spent, rules, 0..5_000_u16, ask()).prop_map(
-        |(later, spent, (low_balance, credit_limit), key, ask)| Step {
-            later,
-            spent,
-            low_balance,
-            credit_limit,
-            key,
-            ask,
-        },
-    )
+/// SplitMix64: enough for dice.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: i64) -> i64 {
+        i64::try_from(self.next() % end.unsigned_abs()).unwrap()
+    }
+
+    fn from(&mut self, first: i64, end: i64) -> i64 {
+        first + self.below(end - first)
+    }
+
+    fn one_in(&mut self, times: i64) -> bool {
+        self.below(times) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.below(i64::try_from(of.len()).unwrap())).unwrap()]
+    }
 }
 
 /// The book and the model side by side, with the claims that a store would keep.
 struct Pair {
+    dice: Dice,
     desk: Desk,
     model: Model,
+    charges: Charges,
     claims: HashMap<String, Claim>,
-    /// What was carried out under each key and each order, as the model remembers it.
-    done: Vec<(Command, Entry)>,
-    asked: Vec<Command>,
+    /// What was carried out under each key.
+    done: HashMap<String, Action>,
+    last: Option<Command>,
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn new(seed: u64) -> Self {
         Self {
+            dice: Dice(seed),
             desk: Desk::new(),
             model: Model::default(),
+            charges: Charges::new(),
             claims: HashMap::new(),
-            done: Vec::new(),
-            asked: Vec::new(),
+            done: HashMap::new(),
+            last: None,
         }
     }
 
-    fn step(&mut self, step: &Step) {
-        self.desk.now += step.later;
-        self.desk.spend = (self.desk.spend + step.spent).max(0);
+    /// Deadlines are whole milliseconds: the clock is often one nanosecond before or after one. It may stand still, and be set back a
+    /// little.
+    fn step(&mut self) {
+        let dice = &mut self.dice;
+        self.desk.now += dice.pick(&[0, 0, 1, 1, 2, -1, MS - 1, MS, MS + 1, MS / 2]);
+        // A total read from a store that fell behind may be lower.
+        let spent = dice.pick(&[0, 0, 0, 1, 2, 4, 8, -2]);
+        self.desk.spend = (self.desk.spend + spent).max(0);
+        self.desk.held = dice.pick(&[0, 0, 0, 1, 3, 20]);
         // A policy lasts for a while, or no threshold would ever be crossed.
-        if step.key.is_multiple_of(16) {
-            self.desk.policy.low_balance = step.low_balance.map(n);
-            self.desk.policy.credit_limit = n(step.credit_limit);
+        if dice.one_in(24) {
+            self.desk.policy = policy(dice);
         }
-        let command = self.command(step);
-        self.asked.push(command.clone());
-        self.check_views();
-        let standing = command.claims().into_iter();
-        let standing: Vec<_> = standing
-            .map(|name| self.claims.get(&name).cloned())
-            .collect();
-        let seen = command.seen_before(&standing);
-        assert_eq!(seen, self.remembered(&command));
-        if seen == Seen::Never {
+        if dice.one_in(4) {
+            self.check_views();
+        }
+        let command = self.command();
+        if self.is_new(&command) {
             self.carry_out(&command);
         }
+        self.last = Some(command);
     }
 
-    fn command(&self, step: &Step) -> Command {
-        let order = |order: u16| format!("order-{order}");
-        let ends = |end: Option<i64>| end.map(|end| at(self.desk.now + end));
-        let note = String::new();
-        let action = match step.ask {
-            Ask::Recharge(nanos, number, priority, end) => Action::Recharge {
-                amount: n(nanos),
-                order_id: order(number),
-                priority,
-                expires: ends(end),
-                note,
-            },
-            Ask::Grant(nanos, number, priority, end) => Action::Grant {
-                amount: n(nanos),
-                order_id: number.map(order),
-                priority,
-                expires: ends(end),
-                note,
-            },
-            Ask::Adjust(nanos, true) => adjust(nanos),
-            Ask::Adjust(nanos, false) => Action::Adjust {
-                amount: n(nanos),
-                note,
-            },
-            Ask::Late(nanos) => late(nanos),
-            Ask::Configure => configure(),
-            Ask::Observe => return Command::observe(),
-            Ask::Repeat(back) => {
-                let place = self.asked.len().checked_sub(back);
-                return place.map_or_else(Command::observe, |place| self.asked[place].clone());
-            }
+    fn command(&mut self) -> Command {
+        if self.dice.one_in(16)
+            && let Some(last) = &self.last
+        {
+            return last.clone();
+        }
+        let action = self.action();
+        let key = match action {
+            Action::Observe => None,
+            _ => Some(format!("key-{}", self.dice.below(20_000))),
         };
         Command {
-            idempotency_key: Some(format!("key-{}", step.key)),
+            idempotency_key: key,
             action,
         }
     }
 
-    /// What the model says of a command that comes again.
-    fn remembered(&self, command: &Command) -> Seen {
-        let Some(key) = &command.idempotency_key else {
-            return Seen::Never;
-        };
-        let same_key = |done: &&(Command, Entry)| done.0.idempotency_key.as_ref() == Some(key);
-        if let Some((first, answer)) = self.done.iter().find(same_key) {
-            return if first.action == command.action {
-                Seen::Before(Box::new(answer.clone()))
-            } else {
-                Seen::KeyReused
-            };
+    fn credit(&mut self) -> Action {
+        let dice = &mut self.dice;
+        let amount = n(dice.from(-1, 30));
+        let order = format!("o{}", dice.below(400));
+        let priority = i32::try_from(dice.from(-1, 2)).unwrap();
+        let end = dice.pick(&[
+            None,
+            None,
+            Some(-1),
+            Some(0),
+            Some(1),
+            Some(MS),
+            Some(3 * MS),
+        ]);
+        let expires = end.map(|end| at(self.desk.now + end));
+        let note = String::new();
+        match dice.below(9) {
+            0..4 => Action::Recharge {
+                amount,
+                order_id: order,
+                priority,
+                expires,
+                note,
+            },
+            4..7 => Action::Grant {
+                amount: n(amount.nanos() / 2),
+                order_id: dice.one_in(2).then_some(order),
+                priority,
+                expires,
+                note,
+            },
+            _ => Action::BuyPlan {
+                amount,
+                order_id: order,
+                priority,
+                expires,
+                price: dice.one_in(2).then(|| n(dice.from(-1, 30))),
+                note,
+            },
         }
-        let order = order_of(&command.action);
-        let ordered =
-            |done: &(Command, Entry)| order.is_some() && order_of(&done.0.action) == order;
-        if self.done.iter().any(ordered) {
-            return Seen::OrderReused;
+    }
+
+    /// An order that there may be.
+    fn order(&mut self) -> String {
+        let blocks = &self.desk.book.blocks;
+        let place = usize::try_from(self.dice.below(8)).unwrap();
+        let known = blocks.get(place).and_then(|block| block.order_id.clone());
+        known.unwrap_or_else(|| "o1".into())
+    }
+
+    fn action(&mut self) -> Action {
+        let note = || "why".to_owned();
+        match self.dice.below(60) {
+            0..16 => self.credit(),
+            16..20 => Action::Adjust {
+                amount: n(self.dice.from(-8, 9)),
+                note: if self.dice.one_in(9) {
+                    String::new()
+                } else {
+                    note()
+                },
+            },
+            20..26 => late(self.dice.from(-1, 15)),
+            26 => configure(),
+            27 => Action::MarkOverdue { note: note() },
+            28..30 => Action::ClearOverdue { note: note() },
+            30..33 => Action::ReactivateCapability {
+                capability: self.dice.pick(&["a", "b", "c", "*"]).into(),
+            },
+            33..36 => {
+                let orders = if self.dice.one_in(2) {
+                    Vec::new()
+                } else {
+                    vec![self.order()]
+                };
+                let orders: Vec<&str> = orders.iter().map(String::as_str).collect();
+                begin(self.dice.pick(&["r1", "r2"]), &orders)
+            }
+            36..40 => Action::CompleteRefund {
+                refund_id: self.dice.pick(&["r1", "r2"]).into(),
+                close: self.dice.one_in(100),
+            },
+            40 => Action::CancelRefund {
+                refund_id: self.dice.pick(&["r1", "r2"]).into(),
+                note: note(),
+            },
+            41 => Action::SetInvoicedAmount {
+                order_id: self.order(),
+                amount: n(self.dice.from(-1, 12)),
+            },
+            42 => add_plan(self.dice.pick(&["p", "q"]), self.dice.pick(&["tok", "img"])),
+            43 => Action::RemovePlan {
+                name: self.dice.pick(&["p", "q"]).into(),
+            },
+            44 => {
+                let times = [None, Some(0), Some(1), Some(MS), Some(2 * MS)];
+                let time = |dice: &mut Dice, now| dice.pick(&times).map(|by| at(now + by));
+                Action::BuyQpsPlan {
+                    plan_id: "fast".into(),
+                    qps: 5,
+                    burst: None,
+                    effective: time(&mut self.dice, self.desk.now),
+                    expires: time(&mut self.dice, self.desk.now),
+                    order_id: format!("q{}", self.dice.below(400)),
+                }
+            }
+            45..48 => {
+                let back = self.dice.below(12).unsigned_abs();
+                let sequence = (self.desk.book.entries + 1).saturating_sub(back);
+                correct(sequence, self.dice.from(0, 9))
+            }
+            48 => Action::Void {
+                order_id: self.order(),
+                note: note(),
+            },
+            49..51 => Action::CloseInvoicePeriod {
+                invoice_id: format!("i{}", self.dice.below(200)),
+                lines: Vec::new(),
+            },
+            51..53 => {
+                let open = self.model.invoices.iter().find(|invoice| !invoice.2);
+                let id = open.filter(|_| !self.dice.one_in(4));
+                Action::SettleInvoice {
+                    invoice_id: id.map_or_else(|| "i1".into(), |invoice| invoice.0.clone()),
+                }
+            }
+            53 if self.dice.one_in(100) => Action::CloseAccount { note: note() },
+            _ => Action::Observe,
         }
-        Seen::Never
+    }
+
+    /// What the claims of a store say, against what was asked before.
+    fn is_new(&mut self, command: &Command) -> bool {
+        let names = command.claims();
+        let standing: Vec<_> = names
+            .iter()
+            .map(|name| self.claims.get(name).cloned())
+            .collect();
+        if standing.iter().all(Option::is_none) {
+            // Nothing to compare with, so nothing is digested.
+            return true;
+        }
+        let key = command.idempotency_key.as_ref();
+        match (
+            command.seen_before(&standing),
+            key.and_then(|key| self.done.get(key)),
+        ) {
+            (Seen::Before(entry), Some(first)) => {
+                assert_eq!(
+                    (first, &entry.idempotency_key),
+                    (&command.action, &command.idempotency_key)
+                );
+            }
+            (Seen::KeyReused, Some(first)) => assert_ne!(*first, command.action),
+            (Seen::OrderReused, None) => {}
+            other => panic!("{other:?}"),
+        }
+        false
     }
 
     fn carry_out(&mut self, command: &Command) {
-        let (spend, now) = (self.desk.spend, self.desk.now);
+        let with = With {
+            spend: self.desk.spend,
+            held: self.desk.held,
+            policy: &self.desk.policy.clone(),
+            now: self.desk.now,
+            charges: &self.charges,
+        };
         let debt = self.desk.book.debt;
-        let policy = self.desk.policy.clone();
-        let wanted = self.model.after(spend, &command.action, &policy, now);
+        let wanted = self.model.after(&command.action, with);
         let applied = self.desk.command(command);
         let (next, applied) = match (wanted, applied) {
             (Ok(next), Ok(applied)) => (next, applied),
             (wanted, applied) => {
-                assert_eq!(applied.err(), wanted.err(), "{command:?}");
+                let why = applied.as_ref().err().map(Rejected::reason);
+                assert_eq!(why, wanted.err(), "{command:?}: {:?}", applied.err());
                 return;
             }
         };
         self.model = next;
-        let lines: Vec<_> = applied.entries.iter().map(line).collect();
-        let news: Vec<_> = applied.events.iter().map(news).collect();
-        assert_eq!(lines, self.model.lines, "{command:?}");
-        assert_eq!(news, self.model.news, "{command:?}");
+        assert!(
+            applied
+                .entries
+                .iter()
+                .map(line)
+                .eq(self.model.lines.iter().cloned()),
+            "{:?}\n{:?}",
+            applied.entries,
+            self.model.lines
+        );
+        assert!(
+            applied
+                .events
+                .iter()
+                .map(news)
+                .eq(self.model.news.iter().copied()),
+            "{:?}\n{:?}",
+            applied.events,
+            self.model.news
+        );
+        self.charges.extend(self.model.charges.drain(..));
+        self.check_debt(command, debt, &applied);
+        self.check_book();
+        let Some(entry) = applied.answer() else {
+            assert_eq!(command.action, Action::Observe);
+            return;
+        };
+        assert_eq!(entry.idempotency_key, command.idempotency_key);
+        let Some(key) = &command.idempotency_key else {
+            return;
+        };
+        let fingerprint = command.fingerprint();
+        for name in command.claims() {
+            let claim = Claim {
+                fingerprint: fingerprint.clone(),
+                entry: entry.clone(),
+            };
+            self.claims.insert(name, claim);
+        }
+        self.done.insert(key.clone(), command.action.clone());
+    }
+
+    /// Debt shrinks by money, by an adjustment or a correction, or by an invoice; by nothing else.
+    fn check_debt(&self, command: &Command, debt: Amount, applied: &Applied) {
         let pays = match &command.action {
-            Action::Recharge { .. } => true,
+            Action::Recharge { .. }
+            | Action::BuyPlan { .. }
+            | Action::Correct { .. }
+            | Action::CloseInvoicePeriod { .. } => true,
             Action::Adjust { amount, .. } => amount.is_positive(),
+            Action::Grant { .. } => self.desk.policy.gifts_pay_debt,
             _ => false,
         };
         assert!(
             pays || applied.book.debt >= debt,
             "only money pays debt: {command:?}"
         );
-        self.check_book();
-        if let Some(entry) = applied.entries.last()
-            && command.idempotency_key.is_some()
-        {
-            assert_eq!(entry.idempotency_key, command.idempotency_key);
-            assert_eq!(entry.order_id.as_deref(), order_of(&command.action));
-            let fingerprint = command.fingerprint();
-            for name in command.claims() {
-                let claim = Claim {
-                    fingerprint: fingerprint.clone(),
-                    entry: entry.clone(),
-                };
-                self.claims.insert(name, claim);
-            }
-            self.done.push((command.clone(), entry.clone()));
-        }
     }
 }
 
@@ -224,6 +360,7 @@ impl Pair {
     /// What can be read off the book before anybody ran a command.
     fn check_views(&self) {
         let (book, spend, now) = (&self.desk.book, n(self.desk.spend), self.desk.now);
+        let policy = &self.desk.policy;
         if spend < book.absorbed {
             return;
         }
@@ -231,66 +368,162 @@ impl Pair {
         model.see(self.desk.spend);
         assert_eq!(book.balance(spend).nanos(), model.balance());
         assert_eq!(book.debt(spend).nanos(), model.owed);
-        let owes = model.owed > 0 || model.overdue_since.is_some();
+        assert_eq!(book.state(spend, policy, at(now)), model.state(policy, now));
+        let standing = book.standing(spend, policy, at(now));
+        assert_eq!(standing.at(at(now)).is_some(), model.refuses(policy, now));
+        let owed = n(model.owed);
         assert_eq!(
-            book.state(spend, &self.desk.policy, at(now)) == State::Overdue,
-            owes
+            book.floor(owed, policy, at(now)).nanos(),
+            model.floor(policy, now)
         );
-        let stopped = model.owed > 0 && model.owed > self.desk.policy.credit_limit.nanos();
-        let standing = book.standing(spend, &self.desk.policy, at(now));
-        assert_eq!(standing.at(at(now)).is_some(), stopped);
-        let ends: Vec<_> = self.model.lots.iter().filter_map(|lot| lot.until).collect();
-        assert_eq!(
-            book.next_deadline(spend, &self.desk.policy, at(now))
-                .map(Timestamp::nanos),
-            ends.iter().min().copied()
-        );
-
-        let policy = &self.desk.policy;
-        let spent = self.desk.spend;
-        let seen = self.model.after(spent, &Action::Observe, policy, now);
-        let seen = seen.unwrap();
-        let matters = !seen.news.is_empty()
-            || seen.armed != self.model.armed
-            || ends.iter().any(|end| *end <= now)
-            || book.floor != policy.credit_limit;
-        assert_eq!(
-            book.wants_observing(self.desk.given(), policy, at(now)),
-            matters
-        );
+        // What is said ahead is what is found then.
+        for ahead in [now, now + 1, now + MS - 1, now + MS, now + 3 * MS] {
+            let found = book.standing(spend, policy, at(ahead)).at(at(ahead));
+            if book.overdue_since.is_some() || model.owed == 0 {
+                assert_eq!(standing.at(at(ahead)), found);
+            }
+        }
     }
 
     /// All that the book says, against all that the model says.
     fn check_book(&self) {
         let (book, model) = (&self.desk.book, &self.model);
-        assert_eq!(self.desk.left(), model.left());
+        let left = book
+            .blocks
+            .iter()
+            .map(|block| (block.id, block.remaining.nanos()));
+        assert!(left.eq(model.left()), "{:?}\n{:?}", book.blocks, model.lots);
         assert_eq!(book.debt.nanos(), model.owed);
         assert_eq!(book.balance(book.absorbed).nanos(), model.balance());
         assert_eq!(book.absorbed.nanos(), model.seen);
         assert_eq!(book.cumulative_recharge.nanos(), model.paid_in);
-        assert_eq!(
-            book.overdue_since.map(Timestamp::nanos),
-            model.overdue_since
-        );
+        let time = |time: Option<Timestamp>| time.map(Timestamp::nanos);
+        assert_eq!(time(book.overdue_since), model.overdue_since);
+        assert_eq!(time(book.declared_overdue), model.declared);
+        assert_eq!(time(book.suspended_at), model.suspended);
+        assert_eq!(book.reactivated, model.reactivated);
         assert_eq!(book.low_balance_sent, !model.armed);
         assert_eq!(book.last_block, model.lots_made);
-        for (block, lot) in book.blocks.iter().flat_map(|block| {
-            let lot = model.lots.iter().filter(|lot| lot.id == block.id);
-            lot.map(move |lot| (block, lot))
-        }) {
-            assert_eq!(block.kind == CreditKind::Bonus, lot.bonus);
-            assert_eq!(block.priority, lot.priority);
-            assert_eq!(block.effective.nanos(), lot.since);
+        assert_eq!(book.closed.is_some(), model.closed);
+        assert_eq!(
+            book.refund.as_ref().map(|refund| &refund.id),
+            model.refund.as_ref().map(|refund| &refund.0)
+        );
+        assert!(
+            book.alerts_sent
+                .iter()
+                .map(|at| at.nanos())
+                .eq(model.alerted.iter().copied())
+        );
+        assert!(
+            book.plans
+                .iter()
+                .map(|plan| (&plan.name, &plan.unit))
+                .eq(model.plans.iter())
+        );
+        assert!(
+            book.qps_plans
+                .iter()
+                .map(|plan| &plan.order_id)
+                .eq(model.rates.iter().map(|rate| &rate.0))
+        );
+        assert!(
+            book.invoiced
+                .iter()
+                .map(|(order, at)| (order.as_str(), at.nanos()))
+                .eq(model
+                    .invoiced
+                    .iter()
+                    .map(|(order, at)| (order.as_str(), *at)))
+        );
+        let invoices = book.invoices.iter().map(|invoice| {
+            (
+                &invoice.id,
+                invoice.amount.nanos(),
+                invoice.settled.is_some(),
+            )
+        });
+        assert!(
+            invoices.eq(model
+                .invoices
+                .iter()
+                .map(|(id, amount, paid)| (id, *amount, *paid)))
+        );
+        assert_eq!(
+            book.floor.nanos(),
+            model.floor(&self.desk.policy, self.desk.now)
+        );
+        let mut kept = 0;
+        for block in &book.blocks {
+            let lot = model.lots.iter().find(|lot| lot.id == block.id).unwrap();
+            assert_eq!(block.kind, lot.kind);
+            assert_eq!(block.expired, lot.dead);
+            assert_eq!(block.expiring_sent, lot.warned);
             assert_eq!(block.expires.map(Timestamp::nanos), lot.until);
+            if block.expired {
+                kept += block.remaining.nanos();
+            }
         }
+        assert!(
+            kept <= self.desk.held,
+            "what expired is left only as far as it is held"
+        );
     }
 }
 
-fn order_of(action: &Action) -> Option<&str> {
-    match action {
-        Action::Recharge { order_id, .. } => Some(order_id),
-        Action::Grant { order_id, .. } => order_id.as_deref(),
-        _ => None,
+/// Rules that meet one another: times are few, and close to what the clock does.
+fn policy(dice: &mut Dice) -> Policy {
+    let end = |dice: &mut Dice| dice.pick(&[End::Excluded, End::Included]);
+    let grace = dice.one_in(3).then(|| Deadline {
+        ms: 2,
+        end: end(dice),
+    });
+    let suspend_after = dice.one_in(2).then(|| Deadline {
+        ms: 4,
+        end: end(dice),
+    });
+    let mode = dice.pick(&[
+        Mode::PrepaidOnly,
+        Mode::PrepaidOnly,
+        Mode::CreditThenInvoice,
+    ]);
+    let shadow = dice.one_in(6);
+    Policy {
+        credit_limit: n(dice.pick(&[0, 0, 2, 9])),
+        low_balance: dice.pick(&[None, Some(n(3)), Some(n(8))]),
+        alerts: dice.pick(&[&[][..], &[n(5)], &[n(9), n(2)]]).to_vec(),
+        grace,
+        grace_limit: grace.and_then(|_| dice.pick(&[None, Some(n(12))])),
+        suspend_after,
+        purge_after_ms: suspend_after.and_then(|_| dice.pick(&[None, Some(3)])),
+        resume: dice.pick(&[Resume::Auto, Resume::Reactivate]),
+        capabilities: vec!["a".into(), "b".into()],
+        gifts_pay_debt: dice.one_in(4),
+        purchase_min: dice.pick(&[None, None, Some(n(3))]),
+        purchase_max: dice.pick(&[None, None, Some(n(20))]),
+        credit_expires_after_ms: dice.pick(&[None, None, Some(2)]),
+        credit_expiring_ms: dice.pick(&[None, Some(1)]),
+        refunds: dice.pick(&[
+            Refunds::PaidRemaining,
+            Refunds::PaidRemaining,
+            Refunds::Never,
+        ]),
+        enforcement: if shadow {
+            Enforcement::Shadow
+        } else {
+            Enforcement::Enforce
+        },
+        mode,
+        invoice_limit: n(dice.pick(&[0, 10, 40])),
+        auto_recharge: dice
+            .pick(&[None, Some(4), Some(15)])
+            .map(|below| AutoRecharge {
+                below: n(below),
+                amount: n(10),
+                cool_down_ms: 2,
+                monthly_max: None,
+            }),
+        ..Policy::default()
     }
 }
 
@@ -310,19 +543,56 @@ fn news(event: &Event) -> News {
     (event.kind, event.amount.nanos(), event.balance.nanos())
 }
 
-proptest! {
-    // A fixed seed: a run is red because of what was changed, not because of luck.
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(1),
-        ..ProptestConfig::with_cases(HISTORIES)
-    })]
+/// Tells which history it was that went wrong.
+struct Told(u64, u64);
 
-    #[test]
-    fn any_history_is_as_the_model_says(steps in proptest::collection::vec(step(), 1..=COMMANDS_MAX)) {
-        let mut pair = Pair::new();
-        for step in &steps {
-            pair.step(step);
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("history {}, command {}", self.0, self.1);
         }
     }
+}
+
+fn check(part: u64) {
+    let mut kinds = std::collections::BTreeMap::new();
+    for history in part * HISTORIES..(part + 1) * HISTORIES {
+        let (mut pair, mut told) = (Pair::new(history), Told(history, 0));
+        for command in 0..COMMANDS {
+            told.1 = command;
+            pair.step();
+        }
+        for entry in &pair.desk.entries {
+            *kinds.entry(entry.kind.name()).or_insert(0_u32) += 1;
+        }
+    }
+    // Whatever there is happens often enough to say something of it.
+    println!("{kinds:?}");
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert!(kinds.values().all(|count| *count >= 100), "{kinds:?}");
+}
+
+#[test]
+fn any_history_is_as_the_model_says_1() {
+    check(0);
+}
+
+#[test]
+fn any_history_is_as_the_model_says_2() {
+    check(1);
+}
+
+#[test]
+fn any_history_is_as_the_model_says_3() {
+    check(2);
+}
+
+#[test]
+fn any_history_is_as_the_model_says_4() {
+    check(3);
+}
+
+#[test]
+fn any_history_is_as_the_model_says_5() {
+    check(4);
 }
