@@ -9,6 +9,7 @@ mod drive;
 mod inner;
 pub mod line;
 mod rejoin;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -315,6 +316,12 @@ impl SyncHandle {
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
         self.0.refresh(account).await?;
         self.0.remember_unloaded(account).await
+    }
+
+    /// Writes down what is due of an account, loaded or not: what has expired, and what follows from its deadlines. For whoever is
+    /// about to read it.
+    pub async fn observe(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.0.observe(account).await
     }
 
     /// What this replica knows of an account that the store does not.

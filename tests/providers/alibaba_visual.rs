@@ -245,7 +245,7 @@ async fn a1_09_reactivation_after_24_hours() {
         .await;
     world.at(DAY);
     let owing = refused(world.reactivate("face*").await);
-    assert_eq!(owing, said(Code::FailedPrecondition, "IN_DEBT"));
+    assert_eq!(owing, said(Code::FailedPrecondition, "ACCOUNT_OVERDUE"));
     world.recharge("2").await;
     world.check_now("face-detect", SUSPENDED).await;
     world.recharge("11").await;

@@ -195,18 +195,18 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
         amount: money(amount),
         ..v1::RechargeRequest::default()
     };
-    let first = world.recharge_with(recharge("5", "r-1", "o-1")).await.unwrap();
-    let again = world.recharge_with(recharge("5", "r-1", "o-1")).await.unwrap();
+    let first = world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap();
+    let again = world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap();
     assert_eq!((first.replayed, again.replayed), (false, true));
     assert_eq!(first.entry, again.entry, "the first answer");
     let reused = said(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED");
-    assert_eq!(refused(world.recharge_with(recharge("6", "r-1", "o-1")).await), reused);
+    assert_eq!(refused(world.recharge_with(recharge("6", "pay-1", "order-1")).await), reused);
     let counted = said(Code::AlreadyExists, "ORDER_REUSED");
-    assert_eq!(refused(world.recharge_with(recharge("5", "r-2", "o-1")).await), counted);
+    assert_eq!(refused(world.recharge_with(recharge("5", "pay-2", "order-1")).await), counted);
 
     let charge = |amount: &str| v1::LateChargeRequest {
         account_id: "a".into(),
-        request_id: "l-1".into(),
+        request_id: "late-1".into(),
         amount: money(amount),
         ..v1::LateChargeRequest::default()
     };
@@ -216,15 +216,15 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
     assert_eq!(refused(world.credit().late_charge(charge("2")).await), reused);
     let adjust = v1::AdjustRequest {
         account_id: "a".into(),
-        request_id: "l-1".into(),
+        request_id: "late-1".into(),
         amount: money("1"),
         note: "another act under the same key".into(),
     };
     assert_eq!(refused(world.credit().adjust(adjust).await), reused);
 
     let plan = |points: i64| v1::BuyPlanRequest {
-        request_id: "p-1".into(),
-        order_id: "p-1".into(),
+        request_id: "plan-1".into(),
+        order_id: "plan-1".into(),
         plan_id: "pack".into(),
         amount: Some(v1::Amount {
             unit: "points".into(),
@@ -239,7 +239,7 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
     assert_eq!(world.balance().await, "4.00");
     // However much later.
     world.at(400 * DAY);
-    assert!(world.recharge_with(recharge("5", "r-1", "o-1")).await.unwrap().replayed);
+    assert!(world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap().replayed);
     assert_eq!(world.balance().await, "4.00");
 }
 
@@ -299,7 +299,8 @@ async fn x_6_a_late_charge_always_lands() {
     world.revoke("k-a").await;
     lands("after its key was deleted").await;
     world.mark();
-    world.at(HOUR);
+    // Holds live for ten minutes.
+    world.at(HOUR / 6);
     world.expired(&hold).await;
     lands("after its hold expired").await;
     // The real cost of that call still comes, and is counted once.

@@ -93,6 +93,7 @@ pub(crate) async fn asks_for_recharges(world: &World) {
     };
     world.otherwise(|o| o.auto_recharge = Some(rule)).await;
     let asked = async || world.events("recharge.requested").await;
+    assert_eq!(asked().await.len(), 0, "an account that opens has not fallen below anything");
     world.recharge("11").await;
     world.mark();
     world.check_now("flat", PASSES).await;

@@ -222,9 +222,9 @@ async fn a2_07_overdue_alarms_and_bill_details() {
     let alerts = v1::Amounts {
         amounts: vec![money("5").unwrap(), money("0").unwrap()],
     };
+    world.order("o-1", "6").await.unwrap();
     world.otherwise(|o| o.alerts = Some(alerts)).await;
     world.mark();
-    world.order("o-1", "6").await.unwrap();
     world.check(&[(MINUTE, "flat", PASSES), (2 * MINUTE, "flat", PASSES)]).await;
     world.spend("4").await;
     world.at(HOUR);

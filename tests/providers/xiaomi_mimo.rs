@@ -208,7 +208,7 @@ async fn a3_08_the_refund_takes_days_and_ends_by_the_backends_word() {
     let twice = refused(world.begin_refund(&[]).await);
     assert_eq!(twice, said(Code::FailedPrecondition, FROZEN));
     let other = refused(world.complete_refund("refund-2", false).await);
-    assert_eq!(other.1, "REFUND_MISMATCH");
+    assert_eq!(other.1, "REFUND_NOT_FOUND");
     world.check(&[(9 * DAY, "flat", FROZEN)]).await;
     let paid = world.complete_refund("refund-1", true).await.unwrap();
     assert_eq!(paid, "9.00");

@@ -269,6 +269,7 @@ pub fn overrides_from(
     let above_zero = |name: &str, of: Option<u32>| above_zero(&at(name), of);
     let hold = sent.hold.as_ref();
     Ok(Overrides {
+        budgets: None,
         block_when: block_when_from(at("block_when"), sent.block_when)?,
         credit_limit: limit("credit_limit", sent.credit_limit.as_ref())?,
         hold: hold
