@@ -1,5 +1,6 @@
 //! The admin edge: is it alive, is it ready, what does it count. Read only, without names of accounts, for probes and
-//! Prometheus. What is counted stands in `telemetry`, whether the store answers in `sync`.
+//! Prometheus; and a page of accounts for people, behind a check of its own ([`page`]). What is counted stands in `telemetry`, whether
+//! the store answers in `sync`.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,7 +24,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::app::Core;
 use crate::config::AdminSettings;
+use crate::control::View;
 use crate::telemetry::{self, Levels};
+
+mod page;
 
 /// Connections at once: a probe, a scraper and a few people. More wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
@@ -135,9 +139,11 @@ impl Running {
 pub async fn serve(
     settings: &AdminSettings,
     source: Arc<dyn Source>,
+    view: Option<View>,
     draining: watch::Receiver<bool>,
 ) -> Result<Running, BindError> {
     let address = settings.listen;
+    let loopback = address.ip().to_canonical().is_loopback();
     let failed = |error| BindError { address, error };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let local_addr = listener.local_addr().map_err(failed)?;
@@ -145,6 +151,8 @@ pub async fn serve(
     let edge = Arc::new(Edge {
         source,
         sync_age_max: settings.sync_age_max,
+        view,
+        loopback,
         draining,
     });
     let join = tokio::spawn(accept(listener, edge, stopped));
@@ -195,7 +203,7 @@ async fn accept(listener: TcpListener, edge: Arc<Edge>, mut stopped: watch::Rece
 async fn connection(stream: TcpStream, edge: Arc<Edge>, mut stopped: watch::Receiver<bool>) {
     let answer = service_fn(move |request| {
         let edge = Arc::clone(&edge);
-        async move { Ok::<_, Infallible>(edge.answer(&request)) }
+        async move { Ok::<_, Infallible>(edge.answer(&request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -214,6 +222,9 @@ async fn connection(stream: TcpStream, edge: Arc<Edge>, mut stopped: watch::Rece
 struct Edge {
     source: Arc<dyn Source>,
     sync_age_max: Duration,
+    /// What the page shows; without it there is none.
+    view: Option<View>,
+    loopback: bool,
     draining: watch::Receiver<bool>,
 }
 
@@ -222,13 +233,15 @@ const INDEX: &str = "tollgate admin
 /healthz   200 while the process lives
 /readyz    200 while it can take calls, else 503; the body says why
 /metrics   Prometheus metrics
+/page      balances, thresholds, state, usage and ledgers of accounts, for people
 ";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
 
 impl Edge {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
@@ -244,12 +257,32 @@ impl Edge {
                 telemetry::CONTENT_TYPE,
                 self.source.metrics(),
             ),
-            _ => page(
-                StatusCode::NOT_FOUND,
-                TEXT,
-                "there is nothing here; see /\n",
-            ),
+            "/page" if self.view.is_some() => {
+                let mut response = page(StatusCode::OK, HTML, page::HTML);
+                let policy = HeaderValue::from_static(page::POLICY);
+                response
+                    .headers_mut()
+                    .insert(CONTENT_SECURITY_POLICY, policy);
+                response
+            }
+            path => match self.page_data(request, path).await {
+                Some((status, body)) => page(status, JSON, body.to_string()),
+                None => page(
+                    StatusCode::NOT_FOUND,
+                    TEXT,
+                    "there is nothing here; see /\n",
+                ),
+            },
         }
+    }
+
+    async fn page_data(
+        &self,
+        request: &Request<Incoming>,
+        path: &str,
+    ) -> Option<(StatusCode, serde_json::Value)> {
+        let (view, query) = (self.view.as_ref()?, request.uri().query());
+        page::answer(view, self.loopback, request.headers(), path, query).await
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {

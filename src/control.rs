@@ -51,12 +51,14 @@ mod tenant;
 mod units;
 mod usage;
 mod verify;
+mod view;
 mod webhook;
 
 use errors::Fault;
 
 pub use auth::TOKEN_BYTES_MAX;
 pub use errors::DOMAIN;
+pub use view::View;
 
 /// The largest request: a price book of ten thousand patterns with four meters each has about 1 MiB.
 const REQUEST_BYTES_MAX: usize = 4 << 20;

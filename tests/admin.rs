@@ -30,7 +30,7 @@ async fn it_tells_what_calls_did() {
         sync_age_max: Duration::from_secs(60),
     };
     let (_draining, drains) = tokio::sync::watch::channel(false);
-    let running = admin::serve(&settings, node.core.clone(), drains)
+    let running = admin::serve(&settings, node.core.clone(), None, drains)
         .await
         .unwrap();
     let told = async |series: &str| {
@@ -79,4 +79,109 @@ async fn it_tells_what_calls_did() {
     // 100 tokens out where 10 were foreseen.
     told("tollgate_overshoot_units_total 0.17").await;
     running.stop().await;
+}
+
+/// An answer's status line and its JSON.
+async fn page(running: &admin::Running, path: &str, headers: &str) -> (String, serde_json::Value) {
+    let mut stream = tokio::net::TcpStream::connect(running.local_addr)
+        .await
+        .unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().to_owned();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_page_shows_accounts_and_their_usage_to_who_may_see_them() {
+    let policy = tollgate::policy::Policy {
+        low_balance: Some(crate::support::node::amount("9")),
+        ..tollgate::policy::Policy::default()
+    };
+    let node = Node::embedded_with(policy);
+    node.account("org/a", "5").await;
+    let terms = terms();
+    let ticket = node
+        .core
+        .gate
+        .admit(&call("sk-org/a", "flat", &terms))
+        .await;
+    ticket.unwrap().settle(Outcome {
+        end: End::Complete,
+        reading: Reading {
+            usage: Some(Counts::default().with(Meter::Input, 7)),
+            complete: true,
+            error: false,
+            text_bytes: 0,
+        },
+        bytes_in: 1,
+        bytes_out: 1,
+    });
+    let settings = AdminSettings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        sync_age_max: Duration::from_secs(60),
+    };
+    let serve = async |token: Option<&str>| {
+        let (draining, drains) = tokio::sync::watch::channel(false);
+        let view = tollgate::control::View::new(node.core.clone(), token);
+        let running = admin::serve(&settings, node.core.clone(), Some(view), drains).await;
+        (running.unwrap(), draining)
+    };
+    let (open, _draining) = serve(None).await;
+    let local = "host: 127.0.0.1\r\n";
+    let html = get(&open, "/page").await.unwrap();
+    assert!(
+        html.contains("content-security-policy") && html.contains("<title>tollgate"),
+        "{html}"
+    );
+    let (status, list) = page(&open, "/page/accounts", local).await;
+    assert_eq!(status, "200");
+    let one = &list["accounts"][0];
+    assert_eq!(
+        (&one["account"], &one["balance"]),
+        (&"org/a".into(), &"4.00".into())
+    );
+    assert_eq!(
+        (&one["low_balance"], &one["state"]),
+        (&"9.00".into(), &"ACTIVE".into())
+    );
+    let series = "/page/usage?account=org%2Fa&step=day&by=model";
+    let (status, usage) = page(&open, series, local).await;
+    assert_eq!(
+        (status.as_str(), &usage["rows"][0]["name"]),
+        ("200", &"flat".into())
+    );
+    assert_eq!(
+        (&usage["total"]["tokens"], &usage["total"]["cost"]),
+        (&7.into(), &"1.00".into())
+    );
+    let (_, ledger) = page(&open, "/page/entries?account=org%2Fa", local).await;
+    assert_eq!(ledger["entries"][0]["kind"], "USAGE");
+    for (path, status) in [
+        ("/page/account?account=nobody", "404"),
+        ("/page/usage?account=org%2Fa&step=year&by=model", "400"),
+        ("/page/none", "404"),
+    ] {
+        assert_eq!(page(&open, path, local).await.0, status, "{path}");
+    }
+    // A name that was pointed here by somebody else is not this machine.
+    let (status, _) = page(&open, "/page/accounts", "host: rebound.example.com\r\n").await;
+    assert_eq!(status, "403");
+
+    let (guarded, _draining) = serve(Some("t0ken")).await;
+    for (headers, status) in [
+        ("", "401"),
+        ("authorization: Bearer wrong\r\n", "401"),
+        ("authorization: Bearer t0ken\r\n", "200"),
+    ] {
+        let headers = format!("{local}{headers}");
+        assert_eq!(
+            page(&guarded, "/page/accounts", &headers).await.0,
+            status,
+            "{headers}"
+        );
+    }
 }

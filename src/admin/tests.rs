@@ -56,7 +56,7 @@ async fn served() -> Served {
         listen: ([127, 0, 0, 1], 0).into(),
         sync_age_max: MAX,
     };
-    let running = serve(&settings, fake.clone(), drains).await.unwrap();
+    let running = serve(&settings, fake.clone(), None, drains).await.unwrap();
     Served {
         running,
         fake,
@@ -142,7 +142,7 @@ async fn a_port_that_is_taken_is_named() {
         sync_age_max: MAX,
     };
     let (_, drains) = watch::channel(false);
-    let error = serve(&settings, served.fake.clone(), drains)
+    let error = serve(&settings, served.fake.clone(), None, drains)
         .await
         .unwrap_err();
     let text = error.to_string();

@@ -186,7 +186,15 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
     let (stop_calls, calls_stopped) = watch::channel(false);
     let (stop_control, control_stopped) = watch::channel(false);
     let admin_source: Arc<dyn admin::Source> = core.clone();
-    let admin = admin::serve(&config.admin, admin_source, calls_stopped.clone()).await?;
+    let token = config.control.token.as_ref().map(|token| token.expose());
+    let view = control::View::new(Arc::clone(&core), token);
+    let admin = admin::serve(
+        &config.admin,
+        admin_source,
+        Some(view),
+        calls_stopped.clone(),
+    )
+    .await?;
     let control = control::serve(
         Arc::clone(&core),
         control_settings(&config),

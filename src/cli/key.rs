@@ -43,7 +43,7 @@ pub(super) enum Command {
         key: String,
         #[command(flatten)]
         fields: Fields,
-        /// Clear a field: name, models, qps, expires, service
+        /// Clear a field: name, models, qps, expires, service, budgets
         #[arg(long, value_name = "FIELD", value_parser = clearable)]
         clear: Vec<&'static str>,
         /// Change it only if nobody else has since; as `key get` shows it
@@ -72,6 +72,9 @@ pub(super) struct Fields {
     /// The service that its calls belong to, for `usage series`
     #[arg(long)]
     service: Option<String>,
+    /// How much its calls may cost in an hour, day, month or in total, as day=5.00; may be given several times, and replaces all
+    #[arg(long, value_name = "PERIOD=AMOUNT", value_parser = super::limits::budget)]
+    budget: Vec<v1::Budget>,
 }
 
 impl Fields {
@@ -82,6 +85,7 @@ impl Fields {
             ("qps", self.qps.is_some()),
             ("expire_time", self.expires.is_some()),
             ("service", self.service.is_some()),
+            ("budgets", !self.budget.is_empty()),
         ];
         given
             .into_iter()
@@ -97,6 +101,7 @@ impl Fields {
             qps: self.qps,
             expire_time: self.expires.map(instant),
             service: self.service.unwrap_or_default(),
+            budgets: self.budget,
             ..v1::Key::default()
         }
     }
@@ -109,7 +114,8 @@ fn clearable(field: &str) -> Result<&'static str, String> {
         "qps" => Ok("qps"),
         "expires" => Ok("expire_time"),
         "service" => Ok("service"),
-        _ => Err("it is name, models, qps, expires or service".into()),
+        "budgets" => Ok("budgets"),
+        _ => Err("it is name, models, qps, expires, service or budgets".into()),
     }
 }
 
@@ -228,6 +234,7 @@ fn show(key: &v1::Key) -> Record {
         ("expires", instant_cell(key.expire_time.as_ref())),
         ("revoked", instant_cell(key.revoke_time.as_ref())),
         ("service", Cell::text(&key.service)),
+        ("budgets", super::limits::budgets_cell(&key.budgets)),
         ("etag", Cell::text(&key.etag)),
     ])
 }

@@ -111,6 +111,10 @@ pub(super) struct Limits {
     /// How much may stand on invoices that are not settled
     #[arg(long, value_name = "AMOUNT")]
     invoice_limit: Option<Amount>,
+    /// How much calls may cost in an hour, day, month or in total, as day=5.00 or month=20.00:vision*; may be given several times, and
+    /// replaces all
+    #[arg(long, value_name = "PERIOD=AMOUNT", value_parser = budget)]
+    budget: Vec<v1::Budget>,
     /// When to ask for a recharge: below=AMOUNT,amount=AMOUNT,cool_down=DURATION[,monthly_max=AMOUNT]
     #[arg(long, value_name = "RULE", value_parser = auto_recharge)]
     auto_recharge: Option<v1::AutoRecharge>,
@@ -188,6 +192,33 @@ fn tier(text: &str) -> Result<(String, Amount), String> {
     Ok((tier.into(), money(most)?))
 }
 
+pub(super) fn budget(text: &str) -> Result<v1::Budget, String> {
+    let (period, rest) = pair(text)?;
+    let (most, capability) = rest.split_once(':').unwrap_or((rest, ""));
+    let period = unword(period, "BUDGET_PERIOD_", v1::BudgetPeriod::from_str_name);
+    let period = period.map_err(|_| "a budget is for an hour, day, month or total, as day=5.00")?;
+    Ok(v1::Budget {
+        amount: Some(amount(money(most)?)),
+        period: period.into(),
+        capability: capability.into(),
+    })
+}
+
+pub(super) fn budgets_cell(budgets: &[v1::Budget]) -> Cell {
+    let texts = budgets.iter().map(|budget| {
+        let period = budget.period().as_str_name();
+        let period = period
+            .trim_start_matches("BUDGET_PERIOD_")
+            .to_ascii_lowercase();
+        let most = text(budget.amount.as_ref());
+        match budget.capability.as_str() {
+            "" => format!("{period}={most}"),
+            capability => format!("{period}={most}:{capability}"),
+        }
+    });
+    Cell::List(texts.collect())
+}
+
 fn auto_recharge(text: &str) -> Result<v1::AutoRecharge, String> {
     let mut auto = v1::AutoRecharge::default();
     for part in text.split(',') {
@@ -263,6 +294,7 @@ fields! {
     "live_time": |of| of.live_time.is_some();
     "mode": |of| of.mode.is_some();
     "invoice_limit": |of| of.invoice_limit.is_some();
+    "budgets": |of| !of.budget.is_empty();
     "auto_recharge": |of| of.auto_recharge.is_some();
 }
 
@@ -315,6 +347,7 @@ impl Limits {
             mode: of.mode.unwrap_or_default().into(),
             invoice_limit: of.invoice_limit.map(amount),
             auto_recharge: of.auto_recharge,
+            budgets: (!of.budget.is_empty()).then_some(v1::Budgets { budgets: of.budget }),
         }
     }
 
@@ -363,6 +396,7 @@ pub(super) fn as_policy(of: v1::Overrides) -> v1::Policy {
         mode: of.mode,
         invoice_limit: of.invoice_limit,
         auto_recharge: of.auto_recharge,
+        budgets: of.budgets.unwrap_or_default().budgets,
         ..v1::Policy::default()
     }
 }
@@ -441,6 +475,7 @@ pub(super) fn show(record: Record, policy: &v1::Policy) -> Record {
             "enforcement",
             number(policy.enforcement().as_str_name(), "ENFORCEMENT_"),
         )
+        .with("budgets", budgets_cell(&policy.budgets))
         .with("live_time", instant_cell(policy.live_time.as_ref()))
         .with(
             "auto_recharge",
@@ -536,7 +571,7 @@ mod tests {
             --plans-while-overdue available --qps-plans-while-overdue available --plan-shortfall whole --gifts-pay-debt true \
             --purchase-min 5 --purchase-max 100 --purchase-max-by-tier gold=500 --credit-expires-after 365d \
             --credit-expiring-notice 7d --refunds never --enforcement shadow --live-time 2026-01-31T00:00:00Z \
-            --mode credit_then_invoice --invoice-limit 9 --auto-recharge below=1,amount=2,cool_down=1h,monthly_max=3";
+            --mode credit_then_invoice --invoice-limit 9 --budget day=5 --budget month=9:vision* --auto-recharge below=1,amount=2,cool_down=1h,monthly_max=3";
         let limits = Line::try_parse_from(line.split_whitespace())
             .unwrap()
             .limits;

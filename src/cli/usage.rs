@@ -17,8 +17,10 @@ use crate::proto::v1;
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[arg(required = true)]
+    account: Option<String>,
     #[command(flatten)]
-    asked: Option<Asked>,
+    asked: Asked,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,7 +34,6 @@ enum Command {
 /// What is asked of an account's usage.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Asked {
-    account: String,
     /// From the hour in which this instant lies, as 2026-01-31T00:00:00Z; 24 hours ago if not given
     #[arg(long, value_name = "INSTANT")]
     since: Option<Timestamp>,
@@ -54,6 +55,7 @@ pub(super) struct Asked {
 
 #[derive(Debug, ClapArgs)]
 struct Series {
+    account: String,
     #[command(flatten)]
     asked: Asked,
     /// How long each point is: hour, day or month
@@ -92,25 +94,28 @@ fn dimension(text: &str) -> Result<v1::UsageDimension, String> {
 }
 
 pub(super) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
-    match (args.command, args.asked) {
-        (Some(Command::Series(series)), _) => {
+    match args.command {
+        Some(Command::Series(series)) => {
             let request = v1::QueryUsageRequest {
                 step: series.step.into(),
                 group_by: series.by.iter().map(|by| (*by).into()).collect(),
-                ..series.asked.request()
+                ..series.asked.request(series.account)
             };
             show(session, request, series.asked.limit, "start").await
         }
-        (Some(Command::Estimate(asked)), _) => estimate(session, asked).await,
-        (None, Some(asked)) => show(session, asked.request(), asked.limit, "hour").await,
-        (None, None) => Err(Failure::usage("give an account, or series or estimate")),
+        Some(Command::Estimate(asked)) => estimate(session, asked).await,
+        None => {
+            // Without a command it is required.
+            let request = args.asked.request(args.account.unwrap_or_default());
+            show(session, request, args.asked.limit, "hour").await
+        }
     }
 }
 
 impl Asked {
-    fn request(&self) -> v1::QueryUsageRequest {
+    fn request(&self, account_id: String) -> v1::QueryUsageRequest {
         v1::QueryUsageRequest {
-            account_id: self.account.clone(),
+            account_id,
             start_time: self.since.map(instant),
             end_time: self.until.map(instant),
             key_ids: self.key.clone(),

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::engine::digest;
 use crate::id::{AccountId, KeyId, NAME_BYTES_MAX};
 use crate::proto::convert::{
-    FieldError, account_id, key_id, label, shown, timestamp, timestamp_from,
+    FieldError, account_id, budgets, budgets_from, key_id, label, shown, timestamp, timestamp_from,
 };
 use crate::proto::v1::{self, key_service_server::KeyService};
 use crate::store::{KeyRecord, Stored};
@@ -39,7 +39,14 @@ const SERVICE_CHARS_MAX: usize = 64;
 const TRIES_MAX: u32 = 64;
 
 /// What an update may set.
-const FIELDS: [&str; 5] = ["display_name", "models", "qps", "expire_time", "service"];
+const FIELDS: [&str; 6] = [
+    "display_name",
+    "models",
+    "qps",
+    "expire_time",
+    "service",
+    "budgets",
+];
 
 #[tonic::async_trait]
 impl KeyService for Control {
@@ -101,6 +108,7 @@ impl Control {
         if expires.is_some_and(|at| at <= now) {
             return Err(FieldError::invalid("key.expire_time", "is not after now").into());
         }
+        let unit = self.0.units.of(&account).await?;
         let key = KeyRecord {
             id,
             account: account.clone(),
@@ -113,7 +121,7 @@ impl Control {
             qps: checked_qps(sent.qps)?,
             models: checked_models(&sent.models)?,
             service: checked_service(&sent.service)?,
-            budgets: Vec::new(),
+            budgets: budgets_from("key.budgets", &sent.budgets, &unit)?,
         };
         for _ in 0..TRIES_MAX {
             // The version first: if the keys change after that, the write finds out.
@@ -133,7 +141,7 @@ impl Control {
             if let Stored::At(_) = store.put_key(version, key.clone()).await? {
                 self.refresh(&account).await;
                 return Ok(v1::CreateKeyResponse {
-                    key: Some(wire(&key, now)),
+                    key: Some(wire(&key, &unit, now)),
                     secret,
                 });
             }
@@ -145,8 +153,9 @@ impl Control {
         let account = account_id("account_id", &request.account_id)?;
         let id = key_id("key_id", &request.key_id)?;
         let (_, key) = self.key(&account, &id).await?;
+        let unit = self.0.units.of(&account).await?;
         Ok(v1::GetKeyResponse {
-            key: Some(wire(&key, self.core().clock.now().wall)),
+            key: Some(wire(&key, &unit, self.core().clock.now().wall)),
         })
     }
 
@@ -173,8 +182,9 @@ impl Control {
             .filter(|_| more)
             .map(|last| filter.token(&last.id));
         let now = self.core().clock.now().wall;
+        let unit = self.0.units.of(&account).await?;
         Ok(v1::ListKeysResponse {
-            keys: keys.iter().map(|key| wire(key, now)).collect(),
+            keys: keys.iter().map(|key| wire(key, &unit, now)).collect(),
             next_page_token: next.unwrap_or_default(),
         })
     }
@@ -193,6 +203,7 @@ impl Control {
             "models" => !sent.models.is_empty(),
             "qps" => sent.qps.is_some(),
             "service" => !sent.service.is_empty(),
+            "budgets" => !sent.budgets.is_empty(),
             _ => sent.expire_time.is_some(),
         };
         let mask = Mask::new(request.update_mask.as_ref(), &FIELDS, present)?;
@@ -200,6 +211,8 @@ impl Control {
         let models = checked_models(&sent.models)?;
         let qps = checked_qps(sent.qps)?;
         let service = checked_service(&sent.service)?;
+        let unit = self.0.units.of(&account).await?;
+        let budgets = budgets_from("key.budgets", &sent.budgets, &unit)?;
         let expires = timestamp_from("key.expire_time", sent.expire_time.as_ref())?;
         let edit = |key: &KeyRecord| {
             let current = etag(key);
@@ -225,6 +238,9 @@ impl Control {
             }
             if mask.has("service") {
                 key.service.clone_from(&service);
+            }
+            if mask.has("budgets") {
+                key.budgets.clone_from(&budgets);
             }
             Ok(key)
         };
@@ -254,16 +270,17 @@ impl Control {
         id: &KeyId,
         edit: impl Fn(&KeyRecord) -> Result<KeyRecord, Fault> + Send + Sync,
     ) -> Result<v1::Key, Fault> {
+        let unit = self.0.units.of(account).await?;
         for _ in 0..TRIES_MAX {
             let (version, before) = self.key(account, id).await?;
             let after = edit(&before)?;
             let now = self.core().clock.now().wall;
             if after == before {
-                return Ok(wire(&after, now));
+                return Ok(wire(&after, &unit, now));
             }
             if let Stored::At(_) = self.core().store.put_key(version, after.clone()).await? {
                 self.refresh(account).await;
-                return Ok(wire(&after, now));
+                return Ok(wire(&after, &unit, now));
             }
         }
         Err(Fault::Contended(format!("account `{account}`")))
@@ -280,7 +297,7 @@ impl Control {
 }
 
 /// A key as it is shown.
-fn wire(key: &KeyRecord, now: Timestamp) -> v1::Key {
+fn wire(key: &KeyRecord, unit: &str, now: Timestamp) -> v1::Key {
     let state = if key.revoked.is_some() {
         v1::KeyState::Revoked
     } else if key.expires.is_some_and(|at| at <= now) {
@@ -301,6 +318,7 @@ fn wire(key: &KeyRecord, now: Timestamp) -> v1::Key {
         revoke_time: key.revoked.map(timestamp),
         etag: etag(key),
         service: key.service.clone(),
+        budgets: budgets(&key.budgets, unit),
     }
 }
 

@@ -19,8 +19,8 @@ pub use ledger::{
     event_kind_name, event_kind_names, event_kinds, state,
 };
 pub use policy::{
-    OVERRIDES, RULES, is_given, origin_or_none, overrides, overrides_from, policy, policy_from,
-    problems, rule, rule_from, rules, set_override, set_rule,
+    OVERRIDES, RULES, budgets, budgets_from, is_given, origin_or_none, overrides, overrides_from,
+    policy, policy_from, problems, rule, rule_from, rules, set_override, set_rule,
 };
 pub use price::{price, price_from};
 pub use usage::{

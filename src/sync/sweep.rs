@@ -1,5 +1,5 @@
 //! What is due of accounts that nobody calls: they are not loaded, so no schedule looks at them. A walk over all accounts of the store
-//! finds them, page by page and for ever. It only writes down and announces: what state an account is in, and what it may spend, never
+//! finds them, page by page and for ever; those that are loaded are looked at with the others, as it costs no more. It only writes down and announces: what state an account is in, and what it may spend, never
 //! waits for it.
 
 use std::sync::Arc;
@@ -42,10 +42,6 @@ impl Sync {
     ) -> Result<Option<AccountId>, StoreError> {
         let page = self.store.accounts(after, PAGE).await?;
         for account in &page {
-            // Those that are loaded are looked at on schedule, and by every answer.
-            if self.entry(account).is_some() {
-                continue;
-            }
             if let Err(error) = self.observe(account).await {
                 tracing::debug!(%account, %error, "what is due could not be written down; it is tried again");
             }
@@ -55,9 +51,17 @@ impl Sync {
 
     /// Writes down what is due of an account, if anything is.
     pub(super) async fn observe(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
-        let Some(snapshot) = self.store.read(account, &[]).await? else {
+        let Some(mut snapshot) = self.store.read(account, &[]).await? else {
             return Ok(());
         };
+        if snapshot.book.blocks.iter().any(|block| block.expired) {
+            // What calls hold of it is kept for them until they end. What is merely leased is held for nobody.
+            self.give_back(account).await?;
+            let Some(newest) = self.store.read(account, &[]).await? else {
+                return Ok(());
+            };
+            snapshot = newest;
+        }
         let policy = self.catalog.policy_of(&snapshot.book);
         let now = self.clock.now().wall;
         if !snapshot

@@ -279,3 +279,78 @@ async fn a_page_token_with_another_filter_is_refused() {
         (1, "")
     );
 }
+
+#[tokio::test]
+async fn a_key_has_a_service_and_budgets() {
+    let api = Api::start().await;
+    api.account("a", 5).await;
+    let budget = |units, period: v1::BudgetPeriod| v1::Budget {
+        amount: super::usd(units),
+        period: period.into(),
+        capability: String::new(),
+    };
+    let key = |id: &str| v1::Key {
+        account_id: "a".into(),
+        key_id: id.into(),
+        service: "web".into(),
+        budgets: vec![budget(2, v1::BudgetPeriod::Day)],
+        ..v1::Key::default()
+    };
+    let create = async |key| {
+        let request = v1::CreateKeyRequest {
+            key: Some(key),
+            secret: String::new(),
+        };
+        api.keys().create_key(request).await
+    };
+    let made = create(key("w")).await.unwrap().into_inner().key.unwrap();
+    assert_eq!(
+        (made.service.as_str(), made.budgets),
+        ("web", key("w").budgets)
+    );
+    let update = async |edit: v1::Key, path: &str| {
+        let request = v1::UpdateKeyRequest {
+            key: Some(edit),
+            update_mask: Some(FieldMask {
+                paths: vec![path.into()],
+            }),
+        };
+        let answer = api.keys().update_key(request).await?;
+        Ok::<_, tonic::Status>(answer.into_inner().key.unwrap())
+    };
+    let cleared = v1::Key {
+        budgets: Vec::new(),
+        ..key("w")
+    };
+    assert!(update(cleared, "budgets").await.unwrap().budgets.is_empty());
+    let moved = v1::Key {
+        service: "batch".into(),
+        ..key("w")
+    };
+    assert_eq!(update(moved, "service").await.unwrap().service, "batch");
+    let list = v1::ListKeysRequest {
+        account_id: "a".into(),
+        service: "batch".into(),
+        ..v1::ListKeysRequest::default()
+    };
+    let listed = api.keys().list_keys(list).await.unwrap().into_inner().keys;
+    assert_eq!((listed.len(), listed[0].key_id.as_str()), (1, "w"));
+    for (wrong, field) in [
+        (budget(0, v1::BudgetPeriod::Day), "key.budgets[0].amount"),
+        (
+            budget(1, v1::BudgetPeriod::Unspecified),
+            "key.budgets[0].period",
+        ),
+    ] {
+        let wrong = v1::Key {
+            budgets: vec![wrong],
+            ..key("x")
+        };
+        assert_eq!(violations(create(wrong).await), [field]);
+    }
+    let long = v1::Key {
+        service: "x".repeat(65),
+        ..key("x")
+    };
+    assert_eq!(violations(create(long).await), ["key.service"]);
+}

@@ -305,6 +305,11 @@ async fn every_field_of_a_policy_is_set_and_cleared() {
             cool_down: length(50),
             monthly_max: plain(100),
         }),
+        budgets: vec![v1::Budget {
+            amount: plain(12),
+            period: v1::BudgetPeriod::Day.into(),
+            capability: "vision*".into(),
+        }],
         ..v1::Policy::default()
     };
     let set = async |policy: v1::Policy, paths: &[&str]| {

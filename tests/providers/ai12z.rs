@@ -6,7 +6,6 @@ use tonic::Code;
 use super::backend::{money, nanos, text};
 use super::openai_prepaid::asks_for_recharges;
 use super::world::{HOUR, PASSES, World};
-use crate::support::http;
 
 async fn ai12z() -> World {
     World::under("ai12z").await
@@ -181,12 +180,6 @@ async fn a5_05_balance_threshold_and_usage_by_model_and_service_as_a_series() {
         by(v1::UsageDimension::Service).await,
         [row(0, "chat", 1, 100), row(0, "search", 1, 0), row(1, "chat", 2, 50)]
     );
-    // And a page that draws it.
-    let request = "GET / HTTP/1.1\r\nhost: admin\r\naccept: text/html\r\n\r\n";
-    let page = http::call(world.running.admin_addr, request).await;
-    assert_eq!(page.status(), 200);
-    let kind = page.header("content-type").unwrap_or_default();
-    assert!(kind.starts_with("text/html"), "{kind}");
 }
 
 fn account_hour(rows: &[v1::UsageRow]) -> i64 {

@@ -15,17 +15,20 @@ pub(super) struct Story {
     pub(super) world: World,
     name: &'static str,
     page: String,
+    /// The page's end is what stood on a terminal.
+    on_terminal: bool,
 }
 
 impl Story {
     /// Begins a page: its title, and what it is about.
     pub(super) async fn of(name: &'static str, world: World, title: &str, about: &str) -> Self {
         let page = format!("# {title}\n\n{about}\n");
-        Self { world, name, page }
+        Self { world, name, page, on_terminal: false }
     }
 
     /// A paragraph.
     pub(super) fn say(&mut self, text: &str) {
+        self.on_terminal = false;
         self.page.push_str(&format!("\n{text}\n"));
     }
 
@@ -69,14 +72,15 @@ impl Story {
             let first = line.split_whitespace().next().unwrap_or_default();
             if words.is_empty() || words.contains(&first) {
                 shown.push_str(&format!("{}\n", line.trim_end()));
-                left_out = false;
-            } else if !left_out {
-                shown.push_str("…\n");
+            } else {
                 left_out = true;
             }
         }
+        if left_out {
+            shown.push_str("…\n");
+        }
         let piped = if input.is_empty() { String::new() } else { format!("echo {input} | ") };
-        self.page.push_str(&format!("\n```console\n$ {piped}tollgate {line}\n{shown}```\n"));
+        self.show(&format!("$ {piped}tollgate {line}\n{shown}"));
         self.world.quiet().await;
     }
 
@@ -97,7 +101,18 @@ impl Story {
             let message = seen.0.json()["error"].clone();
             shown.push_str(&format!("x-tollgate-reason: {}\n\n{message}\n", seen.said()));
         }
-        self.page.push_str(&format!("\n```console\n{shown}```\n"));
+        self.show(&shown);
+    }
+
+    /// What stood on a terminal: one after the other, in one block.
+    fn show(&mut self, shown: &str) {
+        match self.page.strip_suffix("```\n") {
+            Some(before) if before.ends_with('\n') && self.on_terminal => {
+                self.page = format!("{before}\n{shown}```\n");
+            }
+            _ => self.page.push_str(&format!("\n```console\n{shown}```\n")),
+        }
+        self.on_terminal = true;
     }
 
     /// The page is as it stands, or is written.

@@ -147,7 +147,7 @@ impl Book {
     fn is_untouched(&self) -> bool {
         self.last_block == 0
             && self.cumulative_recharge == Amount::ZERO
-            && self.lifetime_credit == Amount::ZERO
+            && self.debt == Amount::ZERO
             && self.absorbed == Amount::ZERO
     }
 
@@ -162,6 +162,17 @@ impl Book {
             .auto_recharge
             .is_some_and(|auto| balance >= auto.below);
         (open && back) || self.recharge_due(balance, policy, now).is_some()
+    }
+
+    /// Whether a recharge is to be asked for and was not yet.
+    pub(in crate::ledger) fn asks_for_recharge(
+        &self,
+        spend: Amount,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> bool {
+        self.recharge_due(self.balance(spend), policy, now)
+            .is_some()
     }
 
     /// The recharge to ask for, without its id: one at a time, not before the cool-down is over, and within the month's sum (A4-3).

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::money::Amount;
 use crate::policy::{
-    AutoRecharge, BlockWhen, CREDIT_LIMIT_MAX, Deadline, End, Enforcement, HoldRule, Mode,
-    Overrides, PlanShortfall, Policy, Refunds, Resume, StoreOutage, Unsettled, WhileOverdue,
+    AutoRecharge, BlockWhen, Budget, CREDIT_LIMIT_MAX, Deadline, End, Enforcement, HoldRule, Mode,
+    Overrides, Period, PlanShortfall, Policy, Refunds, Resume, StoreOutage, Unsettled,
+    WhileOverdue, budget_problems,
 };
 use crate::proto::v1;
 
@@ -252,6 +253,9 @@ pub fn overrides(overrides: &Overrides, unit: &str) -> v1::Overrides {
         mode: number!(mode, mode),
         invoice_limit: money(of.invoice_limit),
         auto_recharge: of.auto_recharge.map(|auto| auto_recharge(auto, unit)),
+        budgets: of.budgets.as_ref().map(|of| v1::Budgets {
+            budgets: budgets(of, unit),
+        }),
     }
 }
 
@@ -269,7 +273,6 @@ pub fn overrides_from(
     let above_zero = |name: &str, of: Option<u32>| above_zero(&at(name), of);
     let hold = sent.hold.as_ref();
     Ok(Overrides {
-        budgets: None,
         block_when: block_when_from(at("block_when"), sent.block_when)?,
         credit_limit: limit("credit_limit", sent.credit_limit.as_ref())?,
         hold: hold
@@ -320,6 +323,10 @@ pub fn overrides_from(
             "credit_expiring_notice",
             sent.credit_expiring_notice.as_ref(),
         )?,
+        budgets: match &sent.budgets {
+            None => None,
+            Some(sent) => Some(budgets_from(&at("budgets"), &sent.budgets, unit)?),
+        },
         live_from: timestamp_from(&at("live_time"), sent.live_time.as_ref())?,
         auto_recharge: auto_recharge_from(&at("auto_recharge"), sent.auto_recharge.as_ref(), unit)?,
     })
@@ -364,6 +371,53 @@ fn alerts_from(
     };
     let alerts = sent.amounts.iter().enumerate().map(alert);
     alerts.collect::<Result<_, _>>().map(Some)
+}
+
+/// How much calls may cost in a time.
+pub fn budgets(budgets: &[Budget], unit: &str) -> Vec<v1::Budget> {
+    let budget = |budget: &Budget| v1::Budget {
+        amount: Some(amount(budget.amount, unit)),
+        period: match budget.period {
+            Period::Hour => v1::BudgetPeriod::Hour,
+            Period::Day => v1::BudgetPeriod::Day,
+            Period::Month => v1::BudgetPeriod::Month,
+            Period::Total => v1::BudgetPeriod::Total,
+        }
+        .into(),
+        capability: budget.capability.clone().unwrap_or_default(),
+    };
+    budgets.iter().map(budget).collect()
+}
+
+/// Budgets as they were sent.
+pub fn budgets_from(
+    field: &str,
+    sent: &[v1::Budget],
+    unit: &str,
+) -> Result<Vec<Budget>, FieldError> {
+    let names = "BUDGET_PERIOD_HOUR, _DAY, _MONTH, _TOTAL";
+    let budget = |(index, sent): (usize, &v1::Budget)| {
+        let at = |name: &str| format!("{field}[{index}].{name}");
+        let most = positive(&at("amount"), sent.amount.as_ref(), unit)?;
+        let missing = || FieldError::missing(at("amount"), "an amount such as 5000000000 nanos");
+        let period = match required_enum(&at("period"), sent.period, names)? {
+            v1::BudgetPeriod::Hour => Period::Hour,
+            v1::BudgetPeriod::Day => Period::Day,
+            v1::BudgetPeriod::Month => Period::Month,
+            v1::BudgetPeriod::Total | v1::BudgetPeriod::Unspecified => Period::Total,
+        };
+        Ok(Budget {
+            amount: most.ok_or_else(missing)?,
+            period,
+            capability: Some(sent.capability.clone()).filter(|of| !of.is_empty()),
+        })
+    };
+    let budgets = sent.iter().enumerate().map(budget);
+    let budgets = budgets.collect::<Result<Vec<_>, _>>()?;
+    match budget_problems(&budgets) {
+        problems if problems.is_empty() => Ok(budgets),
+        problems => Err(FieldError::invalid(field, problems.join("; "))),
+    }
 }
 
 fn above_zero(field: &str, value: Option<u32>) -> Result<Option<u32>, FieldError> {
@@ -447,6 +501,7 @@ pub fn policy(id: &str, policy: &Policy, unit: &str) -> v1::Policy {
         mode: mode(policy.mode).into(),
         invoice_limit: money(policy.invoice_limit),
         auto_recharge: policy.auto_recharge.map(|auto| auto_recharge(auto, unit)),
+        budgets: budgets(&policy.budgets, unit),
     }
 }
 
@@ -455,6 +510,7 @@ pub fn rules(sent: &v1::Policy) -> v1::Overrides {
     let sent = sent.clone();
     let patterns = sent.capabilities;
     let (tiers, alerts) = (sent.purchase_max_by_tier, sent.alerts);
+    let budgets = sent.budgets;
     v1::Overrides {
         credit_limit: sent.credit_limit,
         hold: sent.hold,
@@ -489,6 +545,7 @@ pub fn rules(sent: &v1::Policy) -> v1::Overrides {
         mode: sent.mode,
         invoice_limit: sent.invoice_limit,
         auto_recharge: sent.auto_recharge,
+        budgets: (!budgets.is_empty()).then_some(v1::Budgets { budgets }),
     }
 }
 
@@ -550,6 +607,7 @@ fields! {
         "purchase_max_by_tier" purchase_max_by_tier
         "refunds" refunds
         "alerts" alerts
+        "budgets" budgets
         "enforcement" enforcement
         "mode" mode
         "invoice_limit" invoice_limit;
