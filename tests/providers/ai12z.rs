@@ -19,14 +19,22 @@ async fn a5_01_how_many_requests_an_amount_buys_by_model() {
         let estimate = world.estimate(amount, &[model]).await.remove(0);
         let basis = estimate.basis().as_str_name().to_owned();
         let basis = basis.trim_start_matches("ESTIMATE_BASIS_").to_owned();
-        (estimate.requests, estimate.unbounded, basis, estimate.samples)
+        (
+            estimate.requests,
+            estimate.unbounded,
+            basis,
+            estimate.samples,
+        )
     };
     let by = |basis: &str| basis.to_owned();
     assert_eq!(estimate("10.5", "flat").await, (10, false, by("PRICE"), 0));
     world.spend("2").await;
     world.spend("5").await;
     // The mean is 3.50.
-    assert_eq!(estimate("10.5", "metered").await, (3, false, by("HISTORY"), 2));
+    assert_eq!(
+        estimate("10.5", "metered").await,
+        (3, false, by("HISTORY"), 2)
+    );
     assert_eq!(estimate("10.499999999", "metered").await.0, 2);
     assert!(estimate("1", "free").await.1, "as many as one likes");
 }
@@ -56,7 +64,10 @@ async fn a5_03_cards_are_the_backends_which_is_asked_and_answers_with_an_order()
         .await
         .unwrap();
     let entry = world.entries().await.pop().unwrap();
-    assert_eq!((entry.order_id.as_str(), entry.note.as_str()), ("charge-77", "card ending in 4242"));
+    assert_eq!(
+        (entry.order_id.as_str(), entry.note.as_str()),
+        ("charge-77", "card ending in 4242")
+    );
     assert_eq!(world.balance().await, "59.00");
 }
 
@@ -104,12 +115,21 @@ async fn a5_04_invoices_are_listed_with_date_amount_name_payment_type_and_order(
         }
     }
     assert!(pages >= 3, "{pages}");
-    let expected: Vec<_> = (1..=5).rev().map(|n| (format!("o-{n}"), n * 1_000_000_000)).collect();
-    let seen: Vec<_> = lines.iter().map(|line| (line.order_id.clone(), nanos(&line.amount))).collect();
+    let expected: Vec<_> = (1..=5)
+        .rev()
+        .map(|n| (format!("o-{n}"), n * 1_000_000_000))
+        .collect();
+    let seen: Vec<_> = lines
+        .iter()
+        .map(|line| (line.order_id.clone(), nanos(&line.amount)))
+        .collect();
     assert_eq!(seen, expected);
     for (line, n) in lines.iter().zip([5, 4, 3, 2, 1]) {
         assert_eq!(line.time, world.instant(n * HOUR));
-        assert_eq!((line.kind(), line.note.as_str()), (v1::EntryKind::Recharge, "card"));
+        assert_eq!(
+            (line.kind(), line.note.as_str()),
+            (v1::EntryKind::Recharge, "card")
+        );
     }
     assert_eq!(world.a().await.display_name, "Ada's shop");
     let token = world.list_entries(first.clone()).await.next_page_token;
@@ -119,7 +139,11 @@ async fn a5_04_invoices_are_listed_with_date_amount_name_payment_type_and_order(
         ..first
     };
     let other = world.ledger().list_entries(other).await;
-    assert_eq!(other.unwrap_err().code(), Code::InvalidArgument, "another question's page");
+    assert_eq!(
+        other.unwrap_err().code(),
+        Code::InvalidArgument,
+        "another question's page"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +176,10 @@ async fn a5_05_balance_threshold_and_usage_by_model_and_service_as_a_series() {
     }
     let account = world.a().await;
     let threshold = account.effective_policy.unwrap().low_balance;
-    assert_eq!((text(&account.balance), text(&threshold)), ("96.50".into(), "10.00".into()));
+    assert_eq!(
+        (text(&account.balance), text(&threshold)),
+        ("96.50".into(), "10.00".into())
+    );
 
     let by = async |dimension: v1::UsageDimension| {
         let request = v1::QueryUsageRequest {
@@ -165,20 +192,37 @@ async fn a5_05_balance_threshold_and_usage_by_model_and_service_as_a_series() {
         let row = |row: &v1::UsageRow| {
             let tally = row.tally.as_ref().unwrap();
             let hour = (row.start_time.unwrap().seconds - account_hour(&answer.rows)) / 3_600;
-            let tokens = tally.counts.iter().find(|each| each.meter() == v1::Meter::Output);
+            let tokens = tally
+                .counts
+                .iter()
+                .find(|each| each.meter() == v1::Meter::Output);
             let tokens = tokens.map_or(0, |each| each.count);
-            (hour, format!("{}{}", row.model, row.service), tally.calls, tokens)
+            (
+                hour,
+                format!("{}{}", row.model, row.service),
+                tally.calls,
+                tokens,
+            )
         };
         answer.rows.iter().map(row).collect::<Vec<_>>()
     };
     let row = |hour, name: &str, calls, tokens| (hour, name.to_owned(), calls, tokens);
     assert_eq!(
         by(v1::UsageDimension::Model).await,
-        [row(0, "flat", 1, 0), row(0, "metered", 1, 100), row(1, "flat", 1, 0), row(1, "metered", 1, 50)]
+        [
+            row(0, "flat", 1, 0),
+            row(0, "metered", 1, 100),
+            row(1, "flat", 1, 0),
+            row(1, "metered", 1, 50)
+        ]
     );
     assert_eq!(
         by(v1::UsageDimension::Service).await,
-        [row(0, "chat", 1, 100), row(0, "search", 1, 0), row(1, "chat", 2, 50)]
+        [
+            row(0, "chat", 1, 100),
+            row(0, "search", 1, 0),
+            row(1, "chat", 2, 50)
+        ]
     );
 }
 

@@ -252,15 +252,17 @@ async fn a1_09_reactivation_after_24_hours() {
     world.reactivate("face*").await.unwrap();
     world.check_now("face-detect", PASSES).await;
     world.check_now("ocr-read", REACTIVATION).await;
-    world
-        .check(&[(10 * DAY, "ocr-read", REACTIVATION)])
-        .await;
+    world.check(&[(10 * DAY, "ocr-read", REACTIVATION)]).await;
     assert_eq!(world.a().await.pending_capabilities, ["ocr*"]);
     world.reactivate("ocr*").await.unwrap();
     world.check_now("ocr-read", PASSES).await;
     world.check_now("flat", PASSES).await;
     assert_eq!(world.state().await, "ACTIVE");
-    let kinds = ["account.suspended", "account.reactivation_required", "account.resumed"];
+    let kinds = [
+        "account.suspended",
+        "account.reactivation_required",
+        "account.resumed",
+    ];
     assert_eq!(world.story(&kinds).await, kinds);
 
     // Under the preset as it is, nothing is listed: the account is reactivated as a whole.
@@ -286,15 +288,11 @@ async fn a1_10_suspension_protection_by_credit_limit_or_by_duration() {
     world.late("0.000000001").await;
     world.check_now("free", OVERDUE).await;
     world.recharge("0.000000001").await;
-    world
-        .check(&[(3 * DAY, "free", PASSES)])
-        .await;
+    world.check(&[(3 * DAY, "free", PASSES)]).await;
     assert_eq!(world.balance().await, "-5.00");
 
     let world = visual().await;
-    world
-        .otherwise(|o| o.grace = lasts(2 * HOUR, true))
-        .await;
+    world.otherwise(|o| o.grace = lasts(2 * HOUR, true)).await;
     world.recharge("1").await;
     world.spend("4").await;
     world.mark();

@@ -34,7 +34,14 @@ async fn x_1_money_is_an_integer_rounded_once_per_request() {
     world.recharge("1").await;
     // Tokens in and out, and what the call costs in nano-units: half up, of the sum.
     let mut left = 1_000_000_000;
-    for (input, output, cost) in [(0, 1, 1), (1, 1, 1), (1, 2, 2), (3, 4, 4), (0, 0, 0), (2, 0, 1)] {
+    for (input, output, cost) in [
+        (0, 1, 1),
+        (1, 1, 1),
+        (1, 2, 2),
+        (3, 4, 4),
+        (0, 0, 0),
+        (2, 0, 1),
+    ] {
         let seen = world.call_with("sk-caller-a", "tiny", input, output).await;
         assert_eq!(seen.said(), PASSES);
         left -= cost;
@@ -104,32 +111,68 @@ async fn x_2_the_burn_order_and_a_correction_that_unwinds_it() {
         blocks.iter().map(|block| block.order_id.clone()).collect()
     };
     let expected = [
-        "first", "gift-soon", "paid-soon", "paid-late", "gift-none", "paid-none", "paid-none-2", "last",
+        "first",
+        "gift-soon",
+        "paid-soon",
+        "paid-late",
+        "gift-none",
+        "paid-none",
+        "paid-none-2",
+        "last",
     ];
     assert_eq!(orders().await, expected);
 
     // A plan goes before all of it, for what is in its scope.
     world.buy_plan("pack", 10, None).await;
     world.check_now("flat", PASSES).await;
-    assert_eq!((world.left("pack").await, world.balance().await), ("0.00".into(), "8.00".into()));
+    assert_eq!(
+        (world.left("pack").await, world.balance().await),
+        ("0.00".into(), "8.00".into())
+    );
 
     let before = world.blocks().await;
     let entry = world.late("2.5").await;
-    let taken: Vec<_> = entry.allocations.iter().map(|part| (part.block_id, text(&part.amount))).collect();
+    let taken: Vec<_> = entry
+        .allocations
+        .iter()
+        .map(|part| (part.block_id, text(&part.amount)))
+        .collect();
     let id = |n: usize| before[n].block_id;
-    assert_eq!(taken, [(id(0), "1.00".into()), (id(1), "1.00".into()), (id(2), "0.50".into())]);
+    assert_eq!(
+        taken,
+        [
+            (id(0), "1.00".into()),
+            (id(1), "1.00".into()),
+            (id(2), "0.50".into())
+        ]
+    );
     assert_eq!(orders().await, expected[2..]);
     // It goes back to where it came from, the last first; what has expired meanwhile expires at once.
     world.correct(entry.sequence, "1").await.unwrap();
-    let left: Vec<_> = world.blocks().await.iter().map(|block| (block.order_id.clone(), text(&block.remaining))).take(2).collect();
-    assert_eq!(left, [("gift-soon".into(), "0.50".into()), ("paid-soon".to_owned(), "1.00".to_owned())]);
+    let left: Vec<_> = world
+        .blocks()
+        .await
+        .iter()
+        .map(|block| (block.order_id.clone(), text(&block.remaining)))
+        .take(2)
+        .collect();
+    assert_eq!(
+        left,
+        [
+            ("gift-soon".into(), "0.50".into()),
+            ("paid-soon".to_owned(), "1.00".to_owned())
+        ]
+    );
     world.at(DAY);
     world.told("credit.expired", 2).await;
     assert_eq!(world.balance().await, "5.00");
     world.correct(entry.sequence, "1.5").await.unwrap();
     assert_eq!(world.balance().await, "6.00", "half of it had expired");
     assert_eq!(orders().await[0], "first");
-    assert!(world.correct(entry.sequence, "0.01").await.is_err(), "all of it went back");
+    assert!(
+        world.correct(entry.sequence, "0.01").await.is_err(),
+        "all of it went back"
+    );
     world.verify().await;
 }
 
@@ -145,7 +188,13 @@ async fn x_3_intervals_are_half_open_to_the_nanosecond() {
         ..v1::RechargeRequest::default()
     };
     world.recharge_with(credit).await.unwrap();
-    world.check(&[(HOUR - NS, "flat", PASSES), (HOUR, "flat", NO_MONEY), (HOUR + NS, "flat", NO_MONEY)]).await;
+    world
+        .check(&[
+            (HOUR - NS, "flat", PASSES),
+            (HOUR, "flat", NO_MONEY),
+            (HOUR + NS, "flat", NO_MONEY),
+        ])
+        .await;
 
     world.recharge("10").await;
     let key = v1::CreateKeyRequest {
@@ -158,7 +207,11 @@ async fn x_3_intervals_are_half_open_to_the_nanosecond() {
         secret: "sk-caller-short".into(),
     };
     world.keys().create_key(key).await.unwrap();
-    for (offset, want) in [(2 * HOUR - NS, PASSES), (2 * HOUR, "KEY_EXPIRED"), (2 * HOUR + NS, "KEY_EXPIRED")] {
+    for (offset, want) in [
+        (2 * HOUR - NS, PASSES),
+        (2 * HOUR, "KEY_EXPIRED"),
+        (2 * HOUR + NS, "KEY_EXPIRED"),
+    ] {
         world.at(offset);
         let seen = world.call_as("sk-caller-short", "flat", 0).await;
         assert_eq!(seen.said(), want, "a key at {offset}");
@@ -171,7 +224,11 @@ async fn x_3_intervals_are_half_open_to_the_nanosecond() {
     // The query ends before now, so before its first instant an hour is not in it.
     world.to("2026-03-11T12:00:00.000000001Z");
     let usage = world.usage(v1::QueryUsageRequest::default()).await;
-    let hours: Vec<_> = usage.rows.iter().map(|row| row.start_time.unwrap().seconds).collect();
+    let hours: Vec<_> = usage
+        .rows
+        .iter()
+        .map(|row| row.start_time.unwrap().seconds)
+        .collect();
     let noon = 1_773_230_400;
     assert_eq!(hours[hours.len() - 2..], [noon - 3_600, noon], "{hours:?}");
 
@@ -183,7 +240,11 @@ async fn x_3_intervals_are_half_open_to_the_nanosecond() {
         world.spend("2").await;
         world.mark();
         world
-            .check(&[(HOUR - NS, "flat", PASSES), (HOUR, "flat", at_the_end), (HOUR + NS, "flat", OVERDUE)])
+            .check(&[
+                (HOUR - NS, "flat", PASSES),
+                (HOUR, "flat", at_the_end),
+                (HOUR + NS, "flat", OVERDUE),
+            ])
             .await;
     }
 }
@@ -197,14 +258,26 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
         amount: money(amount),
         ..v1::RechargeRequest::default()
     };
-    let first = world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap();
-    let again = world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap();
+    let first = world
+        .recharge_with(recharge("5", "pay-1", "order-1"))
+        .await
+        .unwrap();
+    let again = world
+        .recharge_with(recharge("5", "pay-1", "order-1"))
+        .await
+        .unwrap();
     assert_eq!((first.replayed, again.replayed), (false, true));
     assert_eq!(first.entry, again.entry, "the first answer");
     let reused = said(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED");
-    assert_eq!(refused(world.recharge_with(recharge("6", "pay-1", "order-1")).await), reused);
+    assert_eq!(
+        refused(world.recharge_with(recharge("6", "pay-1", "order-1")).await),
+        reused
+    );
     let counted = said(Code::AlreadyExists, "ORDER_REUSED");
-    assert_eq!(refused(world.recharge_with(recharge("5", "pay-2", "order-1")).await), counted);
+    assert_eq!(
+        refused(world.recharge_with(recharge("5", "pay-2", "order-1")).await),
+        counted
+    );
 
     let charge = |amount: &str| v1::LateChargeRequest {
         account_id: "a".into(),
@@ -215,7 +288,10 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
     world.credit().late_charge(charge("1")).await.unwrap();
     let again = world.credit().late_charge(charge("1")).await.unwrap();
     assert!(again.into_inner().replayed);
-    assert_eq!(refused(world.credit().late_charge(charge("2")).await), reused);
+    assert_eq!(
+        refused(world.credit().late_charge(charge("2")).await),
+        reused
+    );
     let adjust = v1::AdjustRequest {
         account_id: "a".into(),
         request_id: "late-1".into(),
@@ -241,7 +317,13 @@ async fn x_4_what_moves_money_counts_once_by_its_key_and_its_order() {
     assert_eq!(world.balance().await, "4.00");
     // However much later.
     world.at(400 * DAY);
-    assert!(world.recharge_with(recharge("5", "pay-1", "order-1")).await.unwrap().replayed);
+    assert!(
+        world
+            .recharge_with(recharge("5", "pay-1", "order-1"))
+            .await
+            .unwrap()
+            .replayed
+    );
     assert_eq!(world.balance().await, "4.00");
 }
 
@@ -288,7 +370,9 @@ async fn x_5_alerts_are_told_once_per_crossing() {
 #[tokio::test]
 async fn x_6_a_late_charge_always_lands() {
     let world = plain().await;
-    world.otherwise(|o| o.suspend_after = lasts(DAY, false)).await;
+    world
+        .otherwise(|o| o.suspend_after = lasts(DAY, false))
+        .await;
     world.recharge("10").await;
     let lands = async |when: &str| {
         let before = nanos(&world.a().await.balance);
@@ -344,14 +428,25 @@ async fn x_7_a_credit_that_expires_still_pays_what_holds_it() {
     world.answer(call).await;
     world.settle(&hold, "3").await;
     let account = world.a().await;
-    assert_eq!((text(&account.balance), text(&account.debt)), ("0.00".into(), "0.00".into()));
+    assert_eq!(
+        (text(&account.balance), text(&account.debt)),
+        ("0.00".into(), "0.00".into())
+    );
     let entries = world.entries().await;
     let sum = |kind: v1::EntryKind| {
         let of_kind = entries.iter().filter(|entry| entry.kind() == kind);
         of_kind.map(|entry| nanos(&entry.amount)).sum::<i64>()
     };
-    assert_eq!(sum(v1::EntryKind::Usage), -4_000_000_000, "both are paid from it");
-    assert_eq!(sum(v1::EntryKind::Expiry), -6_000_000_000, "and the rest is gone");
+    assert_eq!(
+        sum(v1::EntryKind::Usage),
+        -4_000_000_000,
+        "both are paid from it"
+    );
+    assert_eq!(
+        sum(v1::EntryKind::Expiry),
+        -6_000_000_000,
+        "and the rest is gone"
+    );
     world.verify().await;
 }
 
@@ -391,10 +486,16 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     let wrong = world.call("flat-2").await;
     assert_eq!(wrong.said(), PASSES);
     world.answer(call).await;
-    assert_eq!(world.balance().await, "48.00", "50, and 1 of the call under way");
+    assert_eq!(
+        world.balance().await,
+        "48.00",
+        "50, and 1 of the call under way"
+    );
     // The price was wrong: what it took goes back by entries, and none is changed.
     let entry = world.entries().await.pop().unwrap();
-    world.adjust("49", "flat-2 was priced 50 instead of 1").await;
+    world
+        .adjust("49", "flat-2 was priced 50 instead of 1")
+        .await;
     assert_eq!(world.balance().await, "97.00");
     let entries = world.entries().await;
     assert_eq!(entries[entries.len() - 2], entry);

@@ -31,7 +31,11 @@ async fn a4_01_credits_first_and_the_excess_is_invoiced() {
     world.recharge("5").await;
     world.spend("8").await;
     assert_eq!(world.balance().await, "-3.00", "credits first");
-    assert_eq!(world.state().await, "ACTIVE", "what is invoiced is not overdue");
+    assert_eq!(
+        world.state().await,
+        "ACTIVE",
+        "what is invoiced is not overdue"
+    );
     world.check_now("flat", PASSES).await;
     let invoice = world.close_period("inv-1").await;
     assert_eq!(text(&invoice.amount), "4.00", "the excess");
@@ -93,11 +97,19 @@ pub(crate) async fn asks_for_recharges(world: &World) {
     };
     world.otherwise(|o| o.auto_recharge = Some(rule)).await;
     let asked = async || world.events("recharge.requested").await;
-    assert_eq!(asked().await.len(), 0, "an account that opens has not fallen below anything");
+    assert_eq!(
+        asked().await.len(),
+        0,
+        "an account that opens has not fallen below anything"
+    );
     world.recharge("11").await;
     world.mark();
     world.check_now("flat", PASSES).await;
-    assert_eq!(asked().await.len(), 0, "at the threshold it is not below it");
+    assert_eq!(
+        asked().await.len(),
+        0,
+        "at the threshold it is not below it"
+    );
     world.check_now("flat", PASSES).await;
     let first = world.told("recharge.requested", 1).await.remove(0);
     assert_eq!(text(&first.amount), "20.00");
@@ -175,7 +187,12 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .await
         .unwrap();
     world.recharge("20").await;
-    let ends: Vec<_> = world.blocks().await.iter().map(|block| block.expire_time).collect();
+    let ends: Vec<_> = world
+        .blocks()
+        .await
+        .iter()
+        .map(|block| block.expire_time)
+        .collect();
     let expected = [world.instant(30 * DAY), world.instant(365 * DAY)];
     assert_eq!(ends, expected, "as the backend says, else after a year");
     world.check(&[(30 * DAY - NS, "flat", PASSES)]).await;
@@ -183,10 +200,17 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
     world.at(30 * DAY);
     world.told("credit.expired", 1).await;
     assert_eq!(world.balance().await, "20.00", "9 are gone");
-    world.check(&[(365 * DAY - NS, "flat", PASSES), (365 * DAY, "flat", NO_MONEY)]).await;
+    world
+        .check(&[
+            (365 * DAY - NS, "flat", PASSES),
+            (365 * DAY, "flat", NO_MONEY),
+        ])
+        .await;
     world.told("credit.expired", 2).await;
     let entries = world.entries().await;
-    let expiries = entries.iter().filter(|entry| entry.kind() == v1::EntryKind::Expiry);
+    let expiries = entries
+        .iter()
+        .filter(|entry| entry.kind() == v1::EntryKind::Expiry);
     let expiries: Vec<_> = expiries.map(|entry| text(&entry.amount)).collect();
     assert_eq!(expiries, ["-9.00", "-19.00"]);
 

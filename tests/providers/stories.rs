@@ -23,7 +23,12 @@ impl Story {
     /// Begins a page: its title, and what it is about.
     pub(super) async fn of(name: &'static str, world: World, title: &str, about: &str) -> Self {
         let page = format!("# {title}\n\n{about}\n");
-        Self { world, name, page, on_terminal: false }
+        Self {
+            world,
+            name,
+            page,
+            on_terminal: false,
+        }
     }
 
     /// A paragraph.
@@ -79,7 +84,11 @@ impl Story {
         if left_out {
             shown.push_str("…\n");
         }
-        let piped = if input.is_empty() { String::new() } else { format!("echo {input} | ") };
+        let piped = if input.is_empty() {
+            String::new()
+        } else {
+            format!("echo {input} | ")
+        };
         self.show(&format!("$ {piped}tollgate {line}\n{shown}"));
         self.world.quiet().await;
     }
@@ -99,7 +108,10 @@ impl Story {
         let mut shown = format!("$ {asked}\n{}\n", seen.0.start);
         if seen.said() != PASSES {
             let message = seen.0.json()["error"].clone();
-            shown.push_str(&format!("x-tollgate-reason: {}\n\n{message}\n", seen.said()));
+            shown.push_str(&format!(
+                "x-tollgate-reason: {}\n\n{message}\n",
+                seen.said()
+            ));
         }
         self.show(&shown);
     }
@@ -124,7 +136,11 @@ impl Story {
             std::fs::write(&file, &self.page).unwrap();
         }
         let stands = std::fs::read_to_string(&file).unwrap_or_default();
-        let differs = self.page.lines().zip(stands.lines()).find(|(told, stands)| told != stands);
+        let differs = self
+            .page
+            .lines()
+            .zip(stands.lines())
+            .find(|(told, stands)| told != stands);
         assert!(
             self.page == stands,
             "{} differs, first at {differs:?}; TOLLGATE_STORIES=write writes it again",

@@ -5,7 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 const PAGE: &str = include_str!("../../src/policy/rules.md");
 
 /// Every rule there is, with how many of each family.
-const RULES: [(&str, u32); 6] = [("A1", 11), ("A2", 7), ("A3", 14), ("A4", 8), ("A5", 5), ("X", 8)];
+const RULES: [(&str, u32); 6] = [
+    ("A1", 11),
+    ("A2", 7),
+    ("A3", 14),
+    ("A4", 8),
+    ("A5", 5),
+    ("X", 8),
+];
 
 const SOURCES: [(&str, &str); 6] = [
     ("alibaba_visual.rs", include_str!("alibaba_visual.rs")),
@@ -29,7 +36,11 @@ fn on_the_page() -> BTreeMap<String, (String, String)> {
             file = named.trim_matches('`');
         } else if !id.starts_with('-') {
             let test = (file.to_owned(), test.trim_matches('`').to_owned());
-            assert_eq!(rules.insert(id.to_owned(), test), None, "{id} is there twice");
+            assert_eq!(
+                rules.insert(id.to_owned(), test),
+                None,
+                "{id} is there twice"
+            );
         }
     }
     rules
@@ -40,7 +51,9 @@ fn tests(source: &str) -> BTreeSet<&str> {
     let lines: Vec<_> = source.lines().collect();
     let named = lines.windows(2).filter_map(|pair| {
         let name = pair[1].strip_prefix("async fn ")?;
-        pair[0].starts_with("#[tokio::test").then_some(name.split('(').next()?)
+        pair[0]
+            .starts_with("#[tokio::test")
+            .then_some(name.split('(').next()?)
     });
     named.collect()
 }
@@ -48,7 +61,9 @@ fn tests(source: &str) -> BTreeSet<&str> {
 #[test]
 fn every_rule_is_on_the_page_and_has_a_test_that_is_named_by_it() {
     let page = on_the_page();
-    let expected = RULES.iter().flat_map(|(family, count)| (1..=*count).map(move |n| format!("{family}-{n}")));
+    let expected = RULES
+        .iter()
+        .flat_map(|(family, count)| (1..=*count).map(move |n| format!("{family}-{n}")));
     let expected: BTreeSet<_> = expected.collect();
     let there: BTreeSet<_> = page.keys().cloned().collect();
     assert_eq!(there, expected);
@@ -63,7 +78,10 @@ fn every_rule_is_on_the_page_and_has_a_test_that_is_named_by_it() {
         assert!(test.starts_with(&prefix), "{id}: {test}");
         let source = SOURCES.iter().find(|(name, _)| name == file);
         let (_, source) = source.unwrap_or_else(|| panic!("{id}: there is no {file}"));
-        assert!(tests(source).contains(test.as_str()), "{id}: {file} has no test {test}");
+        assert!(
+            tests(source).contains(test.as_str()),
+            "{id}: {file} has no test {test}"
+        );
         on_page.insert(test.as_str());
     }
     // And no test of a rule that the page does not name.

@@ -41,11 +41,20 @@ async fn a2_01_calls_and_traffic_are_billed_by_the_hour_and_late() {
     world.recharge("1").await;
     world.to("2026-03-10T22:59:59.999999999Z");
     world.mark();
-    world.check(&[(0, "gateway", PASSES), (NS, "gateway", PASSES), (HOUR, "gateway", PASSES)]).await;
+    world
+        .check(&[
+            (0, "gateway", PASSES),
+            (NS, "gateway", PASSES),
+            (HOUR, "gateway", PASSES),
+        ])
+        .await;
     let usage = world.usage(v1::QueryUsageRequest::default()).await;
     let hours: Vec<_> = usage.rows.iter().map(|row| row.start_time).collect();
     let expected = [world.instant(NS - HOUR), world.instant(NS)];
-    assert_eq!(hours, expected, "an hour has its first instant, not its last");
+    assert_eq!(
+        hours, expected,
+        "an hour has its first instant, not its last"
+    );
     let mut cost = 0;
     for (row, calls) in usage.rows.iter().zip([1, 2]) {
         let tally = row.tally.as_ref().unwrap();
@@ -88,7 +97,11 @@ async fn a2_02_usable_for_24_hours_inclusive() {
 #[tokio::test]
 async fn a2_03_the_creator_and_all_collaborators_are_told_of_the_suspension() {
     let world = overdue_by_3().await;
-    let all = ["creator@example.com", "sms:+861", "collaborator@example.com"];
+    let all = [
+        "creator@example.com",
+        "sms:+861",
+        "collaborator@example.com",
+    ];
     world
         .update(v1::Account {
             notification_recipients: all.iter().map(ToString::to_string).collect(),
@@ -225,12 +238,17 @@ async fn a2_07_overdue_alarms_and_bill_details() {
     world.order("o-1", "6").await.unwrap();
     world.otherwise(|o| o.alerts = Some(alerts)).await;
     world.mark();
-    world.check(&[(MINUTE, "flat", PASSES), (2 * MINUTE, "flat", PASSES)]).await;
+    world
+        .check(&[(MINUTE, "flat", PASSES), (2 * MINUTE, "flat", PASSES)])
+        .await;
     world.spend("4").await;
     world.at(HOUR);
     world.late("1").await;
     let low = world.events("balance.low").await;
-    let low: Vec<_> = low.iter().map(|e| (text(&e.amount), text(&e.balance))).collect();
+    let low: Vec<_> = low
+        .iter()
+        .map(|e| (text(&e.amount), text(&e.balance)))
+        .collect();
     let expected = [("5.00", "4.00"), ("0.00", "-1.00")];
     assert_eq!(low, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
     world.told("account.overdue", 1).await;

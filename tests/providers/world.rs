@@ -191,7 +191,13 @@ impl World {
     }
 
     /// The same with so many tokens in the question too.
-    pub(crate) async fn call_with(&self, secret: &str, model: &str, input: u64, output: u64) -> Seen {
+    pub(crate) async fn call_with(
+        &self,
+        secret: &str,
+        model: &str,
+        input: u64,
+        output: u64,
+    ) -> Seen {
         let charges = self.charges().await;
         let request = request(secret, model, (input, output), false);
         let seen = Seen(http::call(self.running.proxy_addr, request).await);
@@ -423,8 +429,9 @@ async fn serve(
         let body = json!({"object": "chat.completion", "model": asked["model"], "choices": [choice], "usage": usage})
             .to_string();
         let length = body.len();
-        let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
         wire.send(head + &body).await;
     }
 }

@@ -107,7 +107,9 @@ async fn a3_04_an_unpaid_order_closes_by_itself_because_only_settled_ones_count(
     assert_eq!(unnamed.0, Code::InvalidArgument, "which order was paid?");
     // An order that is open, or that ran out, is the backend's alone: nothing here can be spent, and nothing here must be undone.
     world.mark();
-    world.check(&[(0, "flat", NO_MONEY), (HOUR, "flat", NO_MONEY)]).await;
+    world
+        .check(&[(0, "flat", NO_MONEY), (HOUR, "flat", NO_MONEY)])
+        .await;
     assert_eq!(world.entries().await.len(), 1, "opened, and nothing else");
     world.order("o-1", "5").await.unwrap();
     world.check_now("flat", PASSES).await;
@@ -126,7 +128,10 @@ async fn a3_05_an_alert_below_the_threshold_once_per_crossing() {
     assert_eq!(low().await, 0, "at the threshold it is not below it");
     world.check_now("flat", PASSES).await;
     let told = world.events("balance.low").await;
-    assert_eq!((text(&told[0].balance), text(&told[0].amount)), ("4.00".into(), "5.00".into()));
+    assert_eq!(
+        (text(&told[0].balance), text(&told[0].amount)),
+        ("4.00".into(), "5.00".into())
+    );
     world.check_now("flat", PASSES).await;
     world.late("0.5").await;
     assert_eq!(low().await, 1, "once");
@@ -151,7 +156,14 @@ async fn a3_06_refundable_is_what_was_paid_and_is_left_less_what_was_invoiced() 
     let orders: Vec<_> = refundable
         .orders
         .iter()
-        .map(|o| [o.order_id.clone(), text(&o.remaining), text(&o.invoiced), text(&o.refundable)])
+        .map(|o| {
+            [
+                o.order_id.clone(),
+                text(&o.remaining),
+                text(&o.invoiced),
+                text(&o.refundable),
+            ]
+        })
         .collect();
     // The gift went first, then 7 of the first order.
     let expected = [
@@ -161,7 +173,11 @@ async fn a3_06_refundable_is_what_was_paid_and_is_left_less_what_was_invoiced() 
     assert_eq!(orders, expected);
     assert_eq!(text(&refundable.total), "15.00");
     world.invoiced("o-1", "10").await;
-    assert_eq!(text(&world.refundable().await.total), "12.00", "never below zero");
+    assert_eq!(
+        text(&world.refundable().await.total),
+        "12.00",
+        "never below zero"
+    );
     world.begin_refund(&["o-2"]).await.unwrap();
     let paid = world.complete_refund("refund-1", false).await.unwrap();
     assert_eq!(paid, "12.00");
@@ -274,10 +290,19 @@ async fn a3_10_what_may_be_invoiced_is_told_by_order_and_kind() {
             line(v1::EntryKind::Refund, "o-2", "-20.00"),
         ]
     );
-    let kinds: Vec<_> = world.blocks().await.iter().map(|block| (block.order_id.clone(), block.kind())).collect();
+    let kinds: Vec<_> = world
+        .blocks()
+        .await
+        .iter()
+        .map(|block| (block.order_id.clone(), block.kind()))
+        .collect();
     let coupon = ("coupon-1".to_owned(), v1::CreditKind::Bonus);
     assert_eq!(kinds, [coupon, ("o-1".to_owned(), v1::CreditKind::Paid)]);
-    assert_eq!(text(&world.refundable().await.total), "0.00", "all of it was invoiced");
+    assert_eq!(
+        text(&world.refundable().await.total),
+        "0.00",
+        "all of it was invoiced"
+    );
 }
 
 #[tokio::test]
@@ -292,13 +317,28 @@ async fn a3_11_before_billing_goes_live_calls_work_at_zero() {
         })
         .await;
     let would = async || world.metric("tollgate_would_refuse_total").await;
-    world.check(&[(0, "flat", PASSES), (HOUR, "metered", PASSES), (DAY - NS, "flat", PASSES)]).await;
+    world
+        .check(&[
+            (0, "flat", PASSES),
+            (HOUR, "metered", PASSES),
+            (DAY - NS, "flat", PASSES),
+        ])
+        .await;
     assert_eq!(world.balance().await, "0.00", "no money moved");
     assert_eq!(would().await, 3, "it is told what would have been refused");
-    let usage = world.usage(v1::QueryUsageRequest { start_time: world.instant(0), ..Default::default() }).await;
+    let usage = world
+        .usage(v1::QueryUsageRequest {
+            start_time: world.instant(0),
+            ..Default::default()
+        })
+        .await;
     assert_eq!(usage.total.unwrap().calls, 3, "and all was metered");
     world.check(&[(DAY, "flat", NO_MONEY)]).await;
-    assert_eq!(text(&world.a().await.debt), "0.00", "what came before is no debt");
+    assert_eq!(
+        text(&world.a().await.debt),
+        "0.00",
+        "what came before is no debt"
+    );
     assert_eq!(would().await, 3);
     world.recharge("2").await;
     world.check(&[(DAY + NS, "flat", PASSES)]).await;
@@ -347,7 +387,12 @@ async fn a3_13_the_next_recharge_first_pays_the_overdue_amount() {
     world.check_now("flat", OVERDUE).await;
     let rest = world.recharge("3").await.entry.unwrap();
     assert_eq!(text(&rest.debt_paid), "2.00", "debt first");
-    let blocks: Vec<_> = world.blocks().await.iter().map(|block| text(&block.remaining)).collect();
+    let blocks: Vec<_> = world
+        .blocks()
+        .await
+        .iter()
+        .map(|block| text(&block.remaining))
+        .collect();
     assert_eq!(blocks, ["5.00", "1.00"], "then credit");
     world.check_now("flat", PASSES).await;
 
@@ -371,7 +416,12 @@ async fn a3_14_a_deleted_key_calls_no_more_and_its_history_stays() {
     assert_eq!(world.balance().await, "9.00", "no charge for that");
     world.answer(call).await;
     assert_eq!(world.balance().await, "8.00", "what was admitted settles");
-    let usage = world.usage(v1::QueryUsageRequest { key_ids: vec!["k-a".into()], ..Default::default() }).await;
+    let usage = world
+        .usage(v1::QueryUsageRequest {
+            key_ids: vec!["k-a".into()],
+            ..Default::default()
+        })
+        .await;
     let total = usage.total.unwrap();
     assert_eq!((total.calls, text(&total.cost)), (2, "2.00".to_owned()));
     let again = v1::CreateKeyRequest {
