@@ -167,7 +167,7 @@ async fn a1_05_plans_are_unavailable_while_overdue_and_their_time_runs_on() {
         .await;
     world.recharge("1").await;
     world.mark();
-    world.buy_plan("long", 100, Some(DAY)).await;
+    world.buy_plan("long", 1_000, Some(DAY)).await;
     world.buy_plan("short", 100, Some(2 * HOUR)).await;
     world.buy_qps_plan("fast", 20, 0, DAY).await;
     world.at(HOUR);
@@ -175,15 +175,19 @@ async fn a1_05_plans_are_unavailable_while_overdue_and_their_time_runs_on() {
     assert_eq!(world.passes("flat", 25).await, 2, "the default rate");
     assert_eq!(world.balance().await, "-6.00", "and money pays");
     for plan in world.plans().await {
-        assert_eq!(text(&plan.remaining), "100.00", "{plan:?}");
+        assert_eq!(plan.remaining, plan.lifetime_credit, "{plan:?}");
         assert_eq!(plan.state(), v1::PlanState::Unavailable);
     }
     world.at(3 * HOUR);
     world.recharge("6").await;
     assert_eq!(world.left("short").await, "0.00", "its time ran on");
-    assert_eq!(world.passes("flat", 10).await, 10, "the rate is back");
+    // A full burst is earned by a second of it.
+    let at_once = world.passes("flat", 25).await;
+    world.at(3 * HOUR + SECOND);
+    assert_eq!(world.passes("flat", 25).await, 20, "the rate is back");
+    let points = 1_000 - 10 * (20 + at_once);
     let left = (world.left("long").await, world.balance().await);
-    assert_eq!(left, ("0.00".to_owned(), "0.00".to_owned()));
+    assert_eq!(left, (format!("{points}.00"), "0.00".to_owned()));
 }
 
 #[tokio::test]
