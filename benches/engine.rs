@@ -5,7 +5,9 @@
 //!   a reference count, a clock read, and the same eleven atomic steps on the same cache lines;
 //! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
 //! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap;
-//! - `in its file`: the same, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
+//! - `with a deadline`: the same for accounts whose credit expires, which are judged by the time of day too;
+//! - `with a plan`: the same for accounts whose calls a plan pays, which is an account of its own;
+//! - `in its file`: the first, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
 //!
 //! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
 //! on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
@@ -33,13 +35,15 @@ use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tollgate::clock::{Clock, Monotonic, Timestamp};
 use tollgate::engine::{
-    Ask, Bounds, Engine, Fingerprint, Fingerprints, Identified, ModelId, Rules,
+    Ask, Bounds, Engine, Fingerprint, Fingerprints, Identified, Inner, ModelId, More, PlanAsk,
+    PlanRule, Rules, Special,
 };
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::local::Local;
 use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
+use tollgate::pricing::{Per, Price, Rate};
 use tollgate::store::KeyRecord;
 use tollgate::usage::{Certainty, Counts, Meter};
 
@@ -59,15 +63,25 @@ fn main() {
     let local = Local::open(dir.path(), Timestamp::from_nanos(0), fresh).unwrap();
     let (heap, file) = (Counters::in_memory(), Arc::clone(local.counters()));
     let flushing = Flushing::of(&file);
-    let contestants: [(&str, Box<dyn Contestant>); 5] = [
+    let others = [Kind::Deadline, Kind::Plan].map(|kind| {
+        let engine = Tollgate::new(&secrets, Counters::in_memory(), kind);
+        Box::new(engine)
+    });
+    let [deadline, plan] = others;
+    let contestants: [(&str, Box<dyn Contestant>); 7] = [
         ("bare dashmap + atomics", Box::new(Bare::new())),
         ("its own parts, no rules", Box::new(Parts::new(&secrets))),
         ("governor, keyed", Box::new(Governor::new())),
-        ("tollgate, limited", Box::new(Tollgate::new(&secrets, heap))),
+        (
+            "tollgate, limited",
+            Box::new(Tollgate::new(&secrets, heap, Kind::Plain)),
+        ),
         (
             "tollgate, in its file",
-            Box::new(Tollgate::new(&secrets, file)),
+            Box::new(Tollgate::new(&secrets, file, Kind::Plain)),
         ),
+        ("tollgate, with a deadline", deadline),
+        ("tollgate, with a plan", plan),
     ];
     println!(
         "{} bytes of memory for each loaded account with one key, not yet called",
@@ -104,6 +118,8 @@ fn main() {
         (3, 1, "tollgate / parts"),
         (3, 2, "tollgate / governor"),
         (4, 3, "counter file: with / without"),
+        (5, 3, "deadline: with / without"),
+        (6, 3, "plan: with / without"),
     ] {
         let ratio = |column: usize| {
             median(
@@ -161,7 +177,7 @@ fn loaded_bytes(secrets: &[String]) -> u64 {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
     };
     let before = resident();
-    let engine = Tollgate::new(secrets, Counters::in_memory());
+    let engine = Tollgate::new(secrets, Counters::in_memory(), Kind::Plain);
     let grown = resident().saturating_sub(before);
     drop(black_box(engine));
     grown / ACCOUNTS as u64
@@ -323,14 +339,28 @@ impl Contestant for Governor {
     }
 }
 
+/// What its accounts have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Money and limits.
+    Plain,
+    /// Credit that expires.
+    Deadline,
+    /// A plan that pays.
+    Plan,
+}
+
 struct Tollgate {
     engine: Arc<Engine>,
     clock: Clock,
     model: ModelId,
+    kind: Kind,
+    /// By account.
+    plans: Vec<PlanAsk>,
 }
 
 impl Tollgate {
-    fn new(secrets: &[String], counters: Arc<Counters>) -> Self {
+    fn new(secrets: &[String], counters: Arc<Counters>, kind: Kind) -> Self {
         let engine = Engine::new([7; 16], Bounds::default(), counters);
         let clock = Clock::system();
         // Limited so that the rate and the concurrency are really checked, and never reached.
@@ -340,13 +370,49 @@ impl Tollgate {
             concurrency: Some(1_000),
             ..Policy::default()
         };
-        let rules = Rules::plain("USD".into(), policy);
-        for (number, secret) in secrets.iter().enumerate() {
-            let id = AccountId::new(&format!("a{number}")).unwrap();
-            let taken = engine.counters().take_up(&id);
-            let account = engine.load(taken, rules.clone(), std::iter::empty());
+        let price = Arc::new(Price {
+            pattern: "gpt-4o".into(),
+            unit: "POINTS".into(),
+            rates: [(Meter::Request, points(7))].into(),
+            max_output: None,
+        });
+        let mut plans = Vec::new();
+        let load = |id: &AccountId, rules: Rules| {
+            let taken = engine.counters().take_up(id);
+            let account = engine.load(taken, rules, std::iter::empty());
             account.purse().grant(Amount::from_nanos(i64::MAX / 4));
             account.lease_until(Monotonic::from_nanos(u64::MAX));
+            account
+        };
+        for (number, secret) in secrets.iter().enumerate() {
+            let id = AccountId::new(&format!("a{number}")).unwrap();
+            let plan = id.inner("plan").unwrap();
+            let mut rules = Rules::plain("USD".into(), policy.clone());
+            rules.special = match kind {
+                Kind::Plain => None,
+                Kind::Deadline => Some(Box::new(Special {
+                    lease_ends: Some(Timestamp::from_nanos(i64::MAX)),
+                    ..Special::default()
+                })),
+                Kind::Plan => {
+                    let unit = "POINTS".to_owned();
+                    let inner = load(&plan, Rules::plain(unit.clone(), Policy::default()));
+                    plans.push(PlanAsk {
+                        inner: Inner::new(inner),
+                        price: Arc::clone(&price),
+                        amount: Amount::from_nanos(10),
+                    });
+                    Some(Box::new(Special {
+                        plans: vec![PlanRule {
+                            id: plan,
+                            unit,
+                            scope: Vec::new(),
+                        }],
+                        ..Special::default()
+                    }))
+                }
+            };
+            let account = load(&id, rules);
             let Identified::NotLoaded(fingerprint) =
                 engine.identify(secret.as_bytes(), clock.now())
             else {
@@ -358,7 +424,16 @@ impl Tollgate {
             model: engine.model("gpt-4o").unwrap(),
             engine,
             clock,
+            kind,
+            plans,
         }
+    }
+}
+
+fn points(n: i64) -> Rate {
+    Rate {
+        price: Amount::from_nanos(n),
+        per: Per::Unit,
     }
 }
 
@@ -394,6 +469,14 @@ impl Contestant for Tollgate {
             more: None,
         };
         for account in accounts {
+            let more = More {
+                plans: self.plans.get(*account).map_or(&[], std::slice::from_ref),
+                ..More::default()
+            };
+            let ask = Ask {
+                more: (self.kind != Kind::Plain).then_some(&more),
+                ..ask
+            };
             let now = self.clock.now();
             let Identified::Key(key) = self.engine.identify(secrets[*account].as_bytes(), now)
             else {

@@ -189,6 +189,14 @@ pub struct Clock(Source);
 enum Source {
     System(Arc<Anchor>),
     Manual(Arc<Hands>),
+    Day(Arc<Day>),
+}
+
+/// A time of day that stands until it is moved, over a running time that runs.
+#[derive(Debug)]
+struct Day {
+    wall: AtomicI64,
+    start: Instant,
 }
 
 /// The wall time at which the running time was zero. One `Instant` reading then gives both.
@@ -229,6 +237,20 @@ impl Clock {
         Self(Source::Manual(Arc::new(hands)))
     }
 
+    /// A clock whose time of day stands at `wall` until it is moved, while its running time runs by itself: for tests of deadlines among
+    /// replicas, which wait for each other.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the clock"
+    )]
+    pub fn day(wall: Timestamp) -> Self {
+        let day = Day {
+            wall: AtomicI64::new(wall.0),
+            start: Instant::now(),
+        };
+        Self(Source::Day(Arc::new(day)))
+    }
+
     /// One reading of both times.
     #[expect(
         clippy::disallowed_methods,
@@ -249,6 +271,13 @@ impl Clock {
                 wall: Timestamp(hands.wall.load(Relaxed)),
                 mono: Monotonic(hands.mono.load(Relaxed)),
             },
+            Source::Day(day) => {
+                let run = Instant::now().saturating_duration_since(day.start);
+                Now {
+                    wall: Timestamp(day.wall.load(Relaxed)),
+                    mono: Monotonic(u64::try_from(run.as_nanos()).unwrap_or(u64::MAX)),
+                }
+            }
         }
     }
 
@@ -271,12 +300,19 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock, both its times. A system clock does not move by hand, so this does nothing to it.
+    /// Moves a manual clock, as far as it is one: both its times, or its time of day. A system clock does not move by hand, so this does
+    /// nothing to it.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(hands) = &self.0 {
-            let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
-            hands.wall.fetch_add(nanos, Relaxed);
-            hands.mono.fetch_add(nanos.unsigned_abs(), Relaxed);
+        let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        match &self.0 {
+            Source::System(_) => {}
+            Source::Day(day) => {
+                day.wall.fetch_add(nanos, Relaxed);
+            }
+            Source::Manual(hands) => {
+                hands.wall.fetch_add(nanos, Relaxed);
+                hands.mono.fetch_add(nanos.unsigned_abs(), Relaxed);
+            }
         }
     }
 }

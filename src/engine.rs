@@ -529,7 +529,7 @@ fn uncounted() -> Arc<Key> {
 }
 
 fn admit(key: Arc<Key>, ask: Ask<'_>, now: Now) -> Result<Hold, (Arc<Key>, Denied)> {
-    if key.is_special() {
+    if ask.more.is_some() || key.is_special() {
         return special::admit(key, ask, now);
     }
     match check(&key, ask, now) {

@@ -11,6 +11,7 @@ mod model;
 mod outages;
 mod purge;
 mod redis;
+mod script;
 mod sentinel;
 mod tls;
 mod usage;
@@ -108,6 +109,7 @@ suite! {
         a_purged_account_leaves_the_feed_of_spend_as_it_was
         only_the_version_that_was_read_is_purged;
     model: random_histories_agree_with_the_model;
+    script: the_same_commands_give_the_same_ledger;
 }
 
 fn nano(nanos: i64) -> Amount {

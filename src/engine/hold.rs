@@ -224,12 +224,9 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
         if open.key.account().charges_unsettled() {
-            let planned = |extra: &&Box<Extra>| extra.plan.is_some();
-            let estimate = open
-                .extra
-                .as_ref()
-                .filter(planned)
-                .map(|extra| extra.estimate);
+            let extra = open.extra.as_deref();
+            let planned = extra.filter(|extra| extra.plan.is_some());
+            let estimate = planned.map(|extra| extra.estimate);
             let cost = Cost::Flat(estimate.unwrap_or(open.amount));
             let counts = Counts::default().with(Meter::Request, 1);
             open.end_as(cost, Certainty::Estimated, &counts);

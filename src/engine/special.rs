@@ -240,7 +240,8 @@ fn take_plan(rules: &Rules, more: &More<'_>, now: Now) -> Result<Option<(usize, 
             let amount = plan.amount;
             return Ok(Some((index, Part { amount, epoch })));
         }
-        if !more.plans_final && !(leased && account.dry(now.mono)) {
+        let all = leased && account.dry(now.mono);
+        if !(all || more.plans_final) {
             return Err(Denied::Short(Leg::Plan(index)));
         }
         if !leased {
@@ -321,7 +322,8 @@ fn take_budget(
     if leased && account.purse().hold(amount, least).is_ok() {
         return Ok(Part { amount, epoch });
     }
-    if !more.budgets_final && !(leased && account.dry(now.mono)) {
+    let all = leased && account.dry(now.mono);
+    if !(all || more.budgets_final) {
         return Err(Denied::Short(Leg::Budget(index)));
     }
     let wait = budget.ends.map(|ends| {

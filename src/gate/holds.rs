@@ -312,7 +312,7 @@ impl Gate {
             });
         }
         let full = self.holds.open.len() >= self.holds.max;
-        full.then(|| Err(HoldRefused::TooMany(self.holds.max)))
+        full.then_some(Err(HoldRefused::TooMany(self.holds.max)))
     }
 
     /// Takes what a request asks for; `None` if the account was let go of meanwhile.

@@ -103,13 +103,14 @@ pub fn heal(
         let policy = policy_of(&asked.named(&healed.book));
         match apply_again(&healed.book, spent, &asked, &policy, now, entry) {
             Ok(applied) => healed.add(applied, &command, entry),
-            // Put back and expired at once, or settled already: it moves nothing.
+            // Put back and expired at once, or settled already, or no place left for what moves no money.
             Err(
                 Rejected::Expired(_)
                 | Rejected::InvoiceExists(_)
                 | Rejected::InvoicePaid(_)
                 | Rejected::UnknownInvoice(_)
-                | Rejected::PlanUnit { .. },
+                | Rejected::PlanUnit { .. }
+                | Rejected::TooMany { .. },
             ) => {}
             Err(rejected) => return Err(rejected),
         }

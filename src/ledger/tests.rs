@@ -130,6 +130,7 @@ fn rank(rank: i32, mut credit: Action) -> Action {
 }
 
 /// A book with what a store would keep beside it. Whatever is run on it is checked for what must hold of every command.
+#[derive(Clone)]
 struct Desk {
     book: Book,
     spend: i64,

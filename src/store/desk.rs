@@ -11,7 +11,7 @@ use super::{
 };
 use crate::clock::{Hour, Timestamp};
 use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
-use crate::ledger::{Book, Claim, Entry, Event};
+use crate::ledger::{Book, Claim, Entry, Event, Spent};
 use crate::money::Amount;
 use crate::usage::Tally;
 
@@ -265,6 +265,10 @@ impl Desk {
             .saturating_sub(wide(lost));
         let committed = sum(|row| row.committed);
         check("unleased", wide(unleased), there.saturating_sub(committed))?;
+        // What a command is told of it.
+        let due = committed.saturating_sub(spend).max(0);
+        let held = Spent::of(book, total, unleased).held;
+        check("held", wide(held), due)?;
         let share = |of: fn(&Row) -> u64| {
             let rows = self.rows.values().map(|row| i128::from(of(&row.row)));
             rows.fold(0, i128::saturating_add)

@@ -87,6 +87,9 @@ pub struct Line {
     fenced: bool,
     /// What it was leased by ended while a message was on its way: what its answer grants is of those leases too.
     ended: bool,
+    /// Rights of leases that ended went back, and the store has not heard so. What they were of may have expired, and is written off
+    /// only when the ledger looks: so the message that says so asks for nothing, and the ledger looks after it.
+    unsaid: bool,
 }
 
 type RowId = (Option<Hour>, KeyId, Option<ModelName>);
@@ -123,6 +126,8 @@ impl Own {
 #[derive(Debug)]
 struct InFlight {
     sent: Monotonic,
+    /// It says that leases have ended: see [`Line::unsaid`].
+    ended: bool,
     message: Publish,
 }
 
@@ -247,6 +252,7 @@ impl Line {
             failed: None,
             fenced: false,
             ended: false,
+            unsaid: false,
         }
     }
 
@@ -258,7 +264,9 @@ impl Line {
             self.demand.last_used = now.mono;
         }
         // What calls of ended leases gave back is not for this one.
-        self.ceiling = self.ceiling.saturating_sub(account.take_stale());
+        let stale = account.take_stale();
+        self.ceiling = self.ceiling.saturating_sub(stale);
+        self.unsaid |= stale.is_positive();
     }
 
     fn collect_cell(&mut self, cell: &Cell, model: Option<ModelName>) {
@@ -374,6 +382,11 @@ impl Line {
         if self.in_flight.is_some() {
             return None;
         }
+        let give = if self.unsaid && give != Give::All {
+            Give::Ended
+        } else {
+            give
+        };
         let Need { all: need, least } = need;
         if need.is_positive() {
             self.demand.last_used = now.mono;
@@ -385,7 +398,10 @@ impl Line {
         } else {
             (need, least)
         };
-        let target = if resting || matches!(give, Give::Money | Give::Ended) {
+        // Credit that has expired is kept for what is held of it, and what is leased and idle looks just like that: as long as there is
+        // any, no more is leased than calls wait for.
+        let kept = self.known.book.blocks.iter().any(|block| block.expired);
+        let target = if resting || kept || matches!(give, Give::Money | Give::Ended) {
             Amount::ZERO
         } else {
             self.target(times, now)
@@ -398,6 +414,7 @@ impl Line {
             account.next_epoch();
             self.ended = false;
         }
+        let ended = std::mem::take(&mut self.unsaid) || give == Give::Ended;
         self.ceiling = self.ceiling.saturating_sub(given);
         let headroom = account.purse().headroom();
         // A refill begins at half the target, so that it is there before the lease is dry and does not come with every message.
@@ -435,6 +452,7 @@ impl Line {
         };
         self.in_flight = Some(InFlight {
             sent: now.mono,
+            ended,
             message: message.clone(),
         });
         Some(message)
@@ -499,9 +517,15 @@ impl Line {
         times: &Times,
         now: Now,
     ) -> Next {
-        let Some(InFlight { sent, message }) = self.in_flight.take() else {
+        let Some(InFlight {
+            sent,
+            ended,
+            message,
+        }) = self.in_flight.take()
+        else {
             return Next::default();
         };
+        self.unsaid |= ended && !answer.is_some_and(|answer| answer.applied);
         let Some(answer) = answer else {
             self.keep(message.usage);
             self.failed = Some(now.mono);
@@ -583,7 +607,8 @@ impl Line {
         self.give_back_missing(account);
         let book = &self.known.book;
         let spent = Spent::of(book, self.known.total, self.known.unleased);
-        next.observe = !answer.fenced && book.wants_observing(spent, policy, now.wall);
+        let due = ended || book.wants_observing(spent, policy, now.wall);
+        next.observe = !answer.fenced && due;
         next
     }
 
@@ -594,6 +619,7 @@ impl Line {
         self.ceiling = self.ceiling.saturating_sub(given);
         account.next_epoch();
         self.ended = self.in_flight.is_some();
+        self.unsaid = true;
     }
 
     /// The store gave our free rights to others while we were silent: only what is held stays ours.

@@ -20,6 +20,7 @@ const CHARGE: Charge = Charge {
     amount: Amount::from_nanos(7),
     certainty: Certainty::Exact,
     counts: Counts([0; Meter::COUNT]),
+    flat: false,
 };
 
 struct Small {
@@ -35,14 +36,11 @@ fn small(unsettled: Unsettled) -> Small {
         ..Bounds::default()
     };
     let engine = Engine::new([1; 16], bounds, Counters::in_memory());
-    let rules = Rules {
-        unit: "USD".into(),
-        policy: Policy {
-            unsettled,
-            ..Policy::default()
-        },
-        standing: None,
+    let policy = Policy {
+        unsettled,
+        ..Policy::default()
     };
+    let rules = Rules::plain("USD".into(), policy);
     let id = AccountId::new("a").unwrap();
     let taken = engine.counters().take_up(&id);
     let account = engine.load(taken, rules, std::iter::empty());
@@ -173,7 +171,7 @@ fn an_account_stays_until_the_charge_that_it_awaits_is_counted() {
             kept.settle(CHARGE, late)
         });
         let collected = account.try_retire().then(|| spent(&account));
-        assert_eq!(call.join().unwrap(), Ok(()));
+        assert_eq!(call.join().unwrap(), Ok(CHARGE));
         assert_eq!(collected.unwrap_or_else(|| spent(&account)), 7);
         engine.take_dirty();
     });

@@ -47,7 +47,9 @@ impl Work<'_> {
                 });
             }
         }
-        book.reactivated.insert(capability.into());
+        if book.suspended_at.is_some() {
+            book.reactivated.insert(capability.into());
+        }
         let all = capability == "*" || known.iter().all(|known| book.reactivated.contains(known));
         let ends = all && book.suspended_at.is_some() && !self.overdue;
         if ends {
@@ -62,9 +64,12 @@ impl Work<'_> {
     }
 
     pub(super) fn close(&mut self, note: &str) {
+        let first = self.book.closed.is_none();
         self.book.closed = Some(self.book.closed.unwrap_or(self.now));
         self.entry(EntryKind::Closed, Amount::ZERO).note = note.into();
-        self.event(EventKind::AccountClosed, Amount::ZERO);
+        if first {
+            self.event(EventKind::AccountClosed, Amount::ZERO);
+        }
     }
 
     /// Begins and ends the episode that the debt makes, and announces what follows, once per episode.

@@ -81,7 +81,8 @@ impl Work<'_> {
         let requested = self
             .again
             .map_or(self.now, |entry| entry.origin.unwrap_or(entry.time));
-        self.book.refund = Some(Refund {
+        // Of two that were accepted by a store that lost one, the one that stands is not put aside.
+        self.book.refund.get_or_insert_with(|| Refund {
             id: refund_id.into(),
             requested,
             orders: orders.to_vec(),
@@ -173,7 +174,7 @@ impl Work<'_> {
         entry.debt_made = debt_made;
         // Of several, the blocks in the allocations say which.
         entry.order_id = paid.pop().filter(|_| paid.is_empty());
-        self.book.refund = None;
+        self.end_refund(refund_id);
         self.event(EventKind::RefundCompleted, sum).about = Some(refund_id.into());
         if close && self.book.closed.is_none() {
             self.book.closed = Some(now);
@@ -184,10 +185,21 @@ impl Work<'_> {
 
     pub(super) fn cancel_refund(&mut self, refund_id: &str, note: &str) -> Result<(), Rejected> {
         self.open_refund(refund_id)?;
-        self.book.refund = None;
+        self.end_refund(refund_id);
         self.entry(EntryKind::RefundCancelled, Amount::ZERO).note = note.into();
         self.event(EventKind::RefundCancelled, Amount::ZERO).about = Some(refund_id.into());
         Ok(())
+    }
+
+    fn end_refund(&mut self, refund_id: &str) {
+        if self
+            .book
+            .refund
+            .as_ref()
+            .is_some_and(|refund| refund.id == refund_id)
+        {
+            self.book.refund = None;
+        }
     }
 
     /// The orders of the refund in progress, if it is the one that is meant.

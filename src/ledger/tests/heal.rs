@@ -247,3 +247,171 @@ fn a_command_is_read_back_from_its_entry() {
         assert_eq!(read.fingerprint(), asked.fingerprint());
     }
 }
+
+#[test]
+fn every_other_command_is_read_back_from_its_entry_too() {
+    let mut desk = Desk::new();
+    desk.policy.credit_expires_after_ms = Some(1_000);
+    let configured = Action::Configure(Configure {
+        tier: Some("gold".into()),
+        ..Configure::default()
+    });
+    for action in [
+        configured,
+        recharge(50),
+        Action::MarkOverdue { note: "n".into() },
+        buy_plan("p", 5),
+        add_plan("p", "tok"),
+        begin("r", &["order"]),
+        Action::CompleteRefund {
+            refund_id: "r".into(),
+            close: false,
+        },
+    ] {
+        let asked = Command {
+            idempotency_key: Some("key".into()),
+            action,
+        };
+        desk.command(&asked).unwrap();
+        let read = command(desk.entries.last().unwrap(), &desk.book).unwrap();
+        assert_eq!(read.fingerprint(), asked.fingerprint());
+        assert_eq!(read, asked);
+    }
+}
+
+/// A desk with the claims that a store keeps beside it.
+#[derive(Clone)]
+struct Store {
+    desk: Desk,
+    claims: std::collections::BTreeSet<String>,
+}
+
+impl Store {
+    /// So many commands come, each under a key of its own.
+    fn grow(&mut self, dice: &mut random::Dice, count: i64, side: &str) {
+        for number in 0..count {
+            self.desk.now += dice.below(3) * 400_000;
+            self.desk.spend += dice.below(4);
+            let action = dice.action(&self.desk);
+            let command = Command {
+                idempotency_key: (action != Action::Observe).then(|| format!("{side}{number}")),
+                action,
+            };
+            let claims = command.claims();
+            if claims.iter().any(|claim| self.claims.contains(claim)) {
+                continue;
+            }
+            if let Ok(applied) = self.desk.command(&command)
+                && applied.answer().is_some()
+            {
+                self.claims.extend(claims);
+            }
+        }
+    }
+
+    fn told(&self) -> Told<'_> {
+        let entries = &self.desk.entries;
+        Told {
+            book: &self.desk.book,
+            tail: &entries[entries.len().saturating_sub(TAIL_MAX)..],
+        }
+    }
+
+    fn lacks(&self, ours: &Self, spend: i64) -> Option<Healed> {
+        let claimed = |claim: &str| self.claims.contains(claim);
+        let policy = |_: &Book| self.desk.policy.clone();
+        let now = at(self.desk.now.max(ours.desk.now));
+        heal(self.told(), ours.told(), spent(spend), claimed, policy, now).unwrap()
+    }
+}
+
+/// Kinds whose amount is what was paid, charged or paid out, whenever they are carried out.
+const EXACT: [EntryKind; 8] = [
+    EntryKind::Recharge,
+    EntryKind::Grant,
+    EntryKind::PlanPurchase,
+    EntryKind::Adjustment,
+    EntryKind::LateCharge,
+    EntryKind::Correction,
+    EntryKind::Refund,
+    EntryKind::InvoiceClosed,
+];
+
+#[test]
+fn whatever_a_store_lost_is_put_back_once() {
+    let mut put_back = std::collections::BTreeMap::new();
+    for seed in 0..6_000 {
+        let dice = &mut random::Dice(seed);
+        let mut both = Store {
+            desk: Desk::new(),
+            claims: std::collections::BTreeSet::new(),
+        };
+        both.desk.run(configure());
+        both.desk.policy = random::policy(dice);
+        both.grow(dice, 12, "c");
+        let (mut ours, mut store) = (both.clone(), both.clone());
+        ours.grow(dice, 10, "o");
+        let count = dice.below(3) * 4;
+        store.grow(dice, count, "s");
+        let spend = ours.desk.spend.max(store.desk.spend);
+        let Some(healed) = store.lacks(&ours, spend) else {
+            continue;
+        };
+        let before = &store.desk.book;
+        assert_eq!(healed.book.invariants(), Ok(()), "{seed}");
+        let limit = |book: &Book| book.lifetime_credit.nanos() + book.floor.nanos();
+        assert_eq!(
+            healed.credit_delta.nanos(),
+            limit(&healed.book) - limit(before),
+            "{seed}"
+        );
+        let mut balance = before.balance(before.absorbed).nanos();
+        for (sequence, entry) in (before.entries + 1..).zip(&healed.entries) {
+            balance += entry.amount.nanos();
+            assert_eq!(
+                (entry.sequence, entry.balance.nanos()),
+                (sequence, balance),
+                "{seed}"
+            );
+            let Some(key) = entry.idempotency_key.as_ref() else {
+                continue;
+            };
+            let mut own = ours.desk.entries.iter();
+            let first = own
+                .find(|own| own.idempotency_key.as_ref() == Some(key))
+                .unwrap();
+            assert_eq!(first.action, entry.action, "{seed}");
+            if EXACT.contains(&entry.kind) {
+                assert_eq!(first.amount, entry.amount, "{seed}: {entry:?}");
+            }
+            *put_back.entry(entry.kind.name()).or_insert(0) += 1;
+        }
+        // What was there before is untouched, and a second replica that remembers the same puts nothing back.
+        let mut after = store.clone();
+        after.desk.entries.extend(healed.entries);
+        after.desk.book = healed.book;
+        after
+            .claims
+            .extend(healed.claims.into_iter().map(|(name, _)| name));
+        let again = after.lacks(&ours, spend);
+        assert_eq!(again.map(|healed| healed.commands), None, "{seed}");
+        for own in &ours.desk.entries {
+            let Some(key) = own
+                .idempotency_key
+                .as_ref()
+                .filter(|_| EXACT.contains(&own.kind))
+            else {
+                continue;
+            };
+            let order = own.order_id.as_ref().map(|order| format!("o:{order}"));
+            let taken = order.is_some_and(|order| store.claims.contains(&order));
+            let over = own
+                .expires
+                .is_some_and(|end| end.nanos() <= after.desk.now.max(ours.desk.now));
+            let there = after.claims.contains(&format!("k:{key}"));
+            let settled = own.kind == EntryKind::InvoiceClosed;
+            assert!(there || taken || over || settled, "{seed}: {own:?}");
+        }
+    }
+    assert!(put_back.len() >= 20, "{put_back:?}");
+}
