@@ -82,6 +82,7 @@ pub struct Queue {
     paused_until: Option<Timestamp>,
     disabled: Option<Timestamp>,
     health: Health,
+    losses: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +119,7 @@ impl Queue {
             paused_until: None,
             disabled: state.disabled,
             health: state.health.clone(),
+            losses: state.losses,
         }
     }
 
@@ -133,7 +135,13 @@ impl Queue {
             parked: kept.map(|item| item.parked.clone()).collect(),
             disabled: self.disabled,
             health: self.health.clone(),
+            losses: self.losses,
         }
+    }
+
+    /// The store had lost where this is.
+    pub fn store_lost_it(&mut self) {
+        self.losses = self.losses.saturating_add(1);
     }
 
     fn cursor(&self) -> u64 {

@@ -103,8 +103,9 @@ impl Sender {
         let remembered = tokio::task::spawn_blocking(move || recall.named::<State>(&kept)).await;
         let remembered = remembered.ok().flatten().map(|(_, state)| state);
         let mut watch = Watch::new(self.me.clone(), self.endpoint().timeout, remembered);
+        let mut losses = None;
         while !*stop.borrow() {
-            match self.look(&mut watch, &name).await {
+            match self.look(&mut watch, &mut losses, &name).await {
                 Ok(Some((claim, state))) => {
                     let endpoint = &self.endpoint().name;
                     tracing::info!(endpoint, cursor = state.cursor, "webhooks: sending");
@@ -138,9 +139,19 @@ impl Sender {
     async fn look(
         &self,
         watch: &mut Watch,
+        losses: &mut Option<u64>,
         name: &str,
     ) -> Result<Option<(Claim, State)>, StoreError> {
         let found = self.read::<State>(name).await?;
+        let (turn, said) = found
+            .as_ref()
+            .map_or((0, None), |(_, state)| (state.turn, Some(state.losses)));
+        if let Some(said) = said
+            && losses.replace(said).is_some_and(|before| before != said)
+        {
+            // Only who wrote an event knows it, if the feed has lost it.
+            self.recall.doubt_all();
+        }
         let (version, known) = match watch.look(found, self.mono()) {
             Look::Wait => return Ok(None),
             Look::Take(version, known) => (version, known),
@@ -155,8 +166,11 @@ impl Sender {
                 ..State::default()
             },
         };
-        let before = state.turn;
-        state.turn = before.saturating_add(1);
+        if turn < state.turn {
+            state.losses = state.losses.saturating_add(1);
+            self.recall.doubt_all();
+        }
+        state.turn = state.turn.saturating_add(1);
         state.holder = Some(self.me.clone());
         let began = self.mono();
         match self.write(name, version, &state).await? {
@@ -290,7 +304,10 @@ impl Sender {
                     match turn.claim.contested(found) {
                         Contest::Again => {}
                         // It may have lost more, and nobody may have noticed: a Redis that is emptied does not say so.
-                        Contest::Older => self.recall.doubt_all(),
+                        Contest::Older => {
+                            turn.queue.store_lost_it();
+                            self.recall.doubt_all();
+                        }
                         Contest::Lost => return Ok(false),
                     }
                 }

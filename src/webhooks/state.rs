@@ -29,6 +29,10 @@ pub struct State {
     pub disabled: Option<Timestamp>,
     /// How it is.
     pub health: Health,
+    /// How often the document was found lost or older than it should be: the store may then lack what other replicas know, too, and this
+    /// tells them.
+    #[serde(default)]
+    pub losses: u64,
 }
 
 /// An event that waits to be tried again.
