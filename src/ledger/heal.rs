@@ -109,7 +109,6 @@ pub fn heal(
                 | Rejected::InvoiceExists(_)
                 | Rejected::InvoicePaid(_)
                 | Rejected::UnknownInvoice(_)
-                | Rejected::PlanUnit { .. }
                 | Rejected::TooMany { .. },
             ) => {}
             Err(rejected) => return Err(rejected),

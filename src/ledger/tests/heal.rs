@@ -394,7 +394,7 @@ fn whatever_a_store_lost_is_put_back_once() {
             .claims
             .extend(healed.claims.into_iter().map(|(name, _)| name));
         let again = after.lacks(&ours, spend);
-        assert_eq!(again.map(|healed| healed.commands), None, "{seed}");
+        assert_eq!(again.map(|healed| healed.entries), None, "{seed}");
         for own in &ours.desk.entries {
             let Some(key) = own
                 .idempotency_key
