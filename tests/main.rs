@@ -24,6 +24,8 @@ mod hot;
 #[cfg(test)]
 mod licences;
 #[cfg(test)]
+mod local;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod replicas;
@@ -31,6 +33,8 @@ mod replicas;
 mod sdk;
 #[cfg(test)]
 mod shares;
+#[cfg(test)]
+mod simulate;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

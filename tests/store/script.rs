@@ -335,7 +335,7 @@ pub(super) async fn the_same_commands_give_the_same_ledger(f: &Fixture) {
     assert_eq!(stands, due_stands);
     assert_eq!(answers.len(), 60);
     // It is worth something: every kind of entry is there, and a good part is refused, each time in words of its own.
-    let kinds: std::collections::BTreeSet<_> = stands
+    let kinds: std::collections::BTreeSet<_> = stands[..stands.len() - 1]
         .iter()
         .filter_map(|json| {
             Some(
@@ -350,6 +350,6 @@ pub(super) async fn the_same_commands_give_the_same_ledger(f: &Fixture) {
     assert_eq!(kinds.len(), 23, "{kinds:?}\n{answers:#?}");
     let refused = answers
         .iter()
-        .filter(|answer| !answer.starts_with(['{', 'n']));
+        .filter(|answer| !answer.starts_with('{') && *answer != "null");
     assert_eq!(refused.count(), 22, "{answers:#?}");
 }

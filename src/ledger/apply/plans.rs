@@ -12,9 +12,9 @@ impl Work<'_> {
         check_given("plan.name", &plan.name)?;
         check_given("plan.unit", &plan.unit)?;
         check_count("plan.scope", plan.scope.len(), SCOPE_MAX)?;
-        let plans = &mut self.book.plans;
+        let (plans, again) = (&mut self.book.plans, self.again.is_some());
         match plans.iter_mut().find(|known| known.name == plan.name) {
-            Some(known) if known.unit != plan.unit => {
+            Some(known) if known.unit != plan.unit && !again => {
                 return Err(Rejected::PlanUnit {
                     name: plan.name.clone(),
                     given: plan.unit.clone(),
