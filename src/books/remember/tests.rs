@@ -27,7 +27,7 @@ fn key(name: &str) -> KeyRecord {
         qps: None,
         models: Vec::new(),
         budgets: Vec::new(),
-        service: None,
+        service: String::new(),
     }
 }
 

@@ -308,7 +308,7 @@ fn key_record(account: AccountId, id: KeyId) -> KeyRecord {
         qps: None,
         models: Vec::new(),
         budgets: Vec::new(),
-        service: None,
+        service: String::new(),
     }
 }
 
