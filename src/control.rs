@@ -23,7 +23,7 @@ use crate::proto::{DESCRIPTORS, v1};
 use crate::store::Snapshot;
 
 mod account;
-mod auth;
+pub(crate) mod auth;
 mod credit;
 mod errors;
 mod event;
@@ -31,7 +31,7 @@ mod feed;
 mod hold;
 mod key;
 mod ledger;
-mod listener;
+pub(crate) mod listener;
 mod mask;
 mod pages;
 mod policy;

@@ -18,13 +18,17 @@ use crate::telemetry::Metrics;
 
 pub mod dialect;
 pub mod headers;
+pub(crate) mod table;
 
+mod carried;
 mod charge;
 mod holds;
 
+pub use carried::{By, CallGrant, CallTerms, Passing, Unheard};
 pub use charge::{Charge, End, Outcome};
 pub use holds::{Caller, HoldError, HoldGrant, HoldRefused, HoldRequest, SettleAs};
 
+use carried::Passages;
 use charge::Foreseen;
 use holds::Holds;
 
@@ -42,6 +46,7 @@ pub struct Gate {
     clock: Clock,
     metrics: Metrics,
     holds: Holds,
+    passages: Passages,
 }
 
 /// What an edge read of a call.
@@ -87,6 +92,22 @@ pub struct RateView {
     pub remaining: u32,
     /// Until the whole burst would.
     pub reset: Duration,
+}
+
+impl RateView {
+    /// A key's account's rate limit; `None` if it has none.
+    fn of(key: &Key, now: Now) -> Option<Self> {
+        let account = key.account();
+        let (remaining, reset) = account.rate_view(now.mono)?;
+        let policy = &account.rules().policy;
+        let burst = policy.effective_burst();
+        Some(Self {
+            limit: policy.qps?,
+            burst,
+            remaining: remaining.min(burst),
+            reset,
+        })
+    }
 }
 
 /// A price to go by, or that none is needed, or that none is known.
@@ -157,6 +178,7 @@ impl Gate {
             clock,
             metrics,
             holds,
+            passages: Passages::default(),
         })
     }
 
@@ -244,6 +266,7 @@ impl Gate {
                 input: None,
                 max_output: call.max_output,
                 choices: call.choices,
+                calls: 1,
             },
             amount: None,
         }
@@ -384,16 +407,7 @@ impl Gate {
 impl Ticket {
     /// The account's rate limit as it stood at admission; `None` if it has none.
     pub fn rate(&self) -> Option<RateView> {
-        let account = self.key.account();
-        let (remaining, reset) = account.rate_view(self.admitted.mono)?;
-        let policy = &account.rules().policy;
-        let burst = policy.effective_burst();
-        Some(RateView {
-            limit: policy.qps?,
-            burst,
-            remaining: remaining.min(burst),
-            reset,
-        })
+        RateView::of(&self.key, self.admitted)
     }
 
     /// Who pays.

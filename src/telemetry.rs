@@ -7,7 +7,7 @@ mod metrics;
 mod registry;
 mod watched;
 
-pub use labels::{Drained, StatusClass, StoreOp, UpstreamError};
+pub use labels::{Drained, Passage, StatusClass, StoreOp, UpstreamError};
 pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
 pub(crate) use registry::CONTENT_TYPE;
 pub use watched::Watched;
