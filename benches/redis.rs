@@ -441,5 +441,6 @@ fn terms() -> Terms {
         body_bytes_max: 1 << 20,
         first_byte_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
+        capability: None,
     }
 }

@@ -518,11 +518,16 @@ impl Control {
         }
     }
 
-    /// Publishes what this replica has settled for an account, so that what is read next includes it. Returns up to when it
-    /// does: now, or the last time that the store was heard if it is away.
+    /// Publishes what this replica has settled for an account, and writes down what is due of it, so that what is read next
+    /// includes both: credit whose time is over is in no balance that anybody is told. Returns up to when it does: now, or the last
+    /// time that the store was heard if it is away.
     async fn flush(&self, account: &AccountId) -> Timestamp {
-        let asked = self.core().clock.now().wall;
-        match self.core().sync.flush(account).await {
+        let (asked, sync) = (self.core().clock.now().wall, &self.core().sync);
+        let flushed = match sync.flush(account).await {
+            Ok(()) => sync.observe(account).await,
+            error => error,
+        };
+        match flushed {
             Ok(()) => asked,
             Err(error) => {
                 tracing::debug!(%account, %error, "control: an account is read without its newest spend");

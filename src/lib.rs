@@ -98,7 +98,6 @@
 //!   place that a reader has passed, and needs to be told nothing for that.
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
-//!
 //! - **A plan and a budget are accounts inside the account**, `OWNER!NAME` ([`id::AccountId::inner`]), each with a book, leases and usage
 //!   of its own: nothing of the protocol is new for them, and a call takes from all of them or from none.
 //! - **Deadlines are judged by the call's own time.** What changes by itself (the end of a grace, of a rate that was bought, of credit)

@@ -12,6 +12,8 @@ use crate::money::Amount;
 mod budgets;
 mod check;
 mod choices;
+pub mod rules;
+pub mod stories;
 mod time;
 
 pub use budgets::{BUDGETS_MAX, Budget, Period, Span, problems as budget_problems};

@@ -9,6 +9,7 @@ mod drive;
 mod inner;
 pub mod line;
 mod rejoin;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -314,6 +315,12 @@ impl SyncHandle {
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
         self.0.refresh(account, None).await
+    }
+
+    /// Writes down what is due of an account, loaded or not: what has expired, and what follows from its deadlines. For whoever is
+    /// about to read it.
+    pub async fn observe(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.0.observe(account).await
     }
 
     /// What this replica knows of an account that the store does not.

@@ -94,6 +94,7 @@ impl Process {
             priced: true,
             amount: HELD,
             worst: HELD,
+            more: None,
         };
         let now = self.clock.now();
         let hold = self.engine.admit(Arc::clone(key), ask, now);

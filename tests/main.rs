@@ -26,6 +26,8 @@ mod licences;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod providers;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod replicas;

@@ -209,6 +209,7 @@ pub(crate) async fn open(core: &Core, number: usize) {
         qps: None,
         models: Vec::new(),
         budgets: Vec::new(),
+        service: String::new(),
     };
     core.store.put_key(2, record).await.unwrap();
 }

@@ -285,7 +285,7 @@ impl Book {
             self.purge(owed, policy, now)
                 .filter(|at| !self.purge_sent || *at > now),
             self.next_recharge(self.balance(spend), policy, now)
-                .filter(ahead),
+                .filter(|at| ahead(at) || self.asks_for_recharge(spend, policy, now)),
         ];
         let qps = self.qps_plans.iter();
         let qps = qps.flat_map(|plan| [Some(plan.effective).filter(ahead), plan.expires]);

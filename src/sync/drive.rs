@@ -54,7 +54,8 @@ pub(super) async fn run(sync: Arc<Sync>) {
     let listener = supervise("change listener", || listen(Arc::clone(&sync)));
     let reconciler = supervise("reconciler", || Arc::clone(&sync).reconcile());
     let keeper = supervise("keeper of the data directory", || keep(Arc::clone(&sync)));
-    tokio::join!(schedule, listener, reconciler, keeper);
+    let sweeper = supervise("sweep", || sweep::run(Arc::clone(&sync)));
+    tokio::join!(schedule, listener, reconciler, keeper, sweeper);
 }
 
 /// Starts a part again when it ends or panics, for ever: none of them may die quietly.

@@ -25,7 +25,9 @@ impl Work<'_> {
         // A threshold that is taken away is armed again: what the balance does meanwhile, nobody watches.
         let balance = self.balance();
         let crossed = self.policy.low_balance.filter(|at| balance < *at);
-        if let (Some(threshold), false) = (crossed, self.book.low_balance_sent) {
+        // An account that opens with nothing has not fallen below anything.
+        let opened = self.book.is_untouched();
+        if let (Some(threshold), false) = (crossed, self.book.low_balance_sent || opened) {
             self.event(EventKind::BalanceLow, threshold);
         }
         self.book.low_balance_sent = crossed.is_some();
@@ -38,7 +40,7 @@ impl Work<'_> {
             .filter(|at| !self.book.alerts_sent.contains(at))
             .copied()
             .collect();
-        for threshold in fresh {
+        for threshold in fresh.into_iter().filter(|_| !opened) {
             self.event(EventKind::BalanceLow, threshold);
         }
         self.book.alerts_sent = below;
@@ -141,6 +143,14 @@ impl Book {
             || self.recharge_changes(balance, policy, now)
     }
 
+    /// Whether nothing was ever put in or taken.
+    fn is_untouched(&self) -> bool {
+        self.last_block == 0
+            && self.cumulative_recharge == Amount::ZERO
+            && self.debt == Amount::ZERO
+            && self.absorbed == Amount::ZERO
+    }
+
     /// Whether nothing is left of plan credit, given the total spend.
     fn is_exhausted(&self, spend: Amount) -> bool {
         spend.saturating_sub(self.absorbed) >= self.remaining()
@@ -154,6 +164,17 @@ impl Book {
         (open && back) || self.recharge_due(balance, policy, now).is_some()
     }
 
+    /// Whether a recharge is to be asked for and was not yet.
+    pub(in crate::ledger) fn asks_for_recharge(
+        &self,
+        spend: Amount,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> bool {
+        self.recharge_due(self.balance(spend), policy, now)
+            .is_some()
+    }
+
     /// The recharge to ask for, without its id: one at a time, not before the cool-down is over, and within the month's sum (A4-3).
     fn recharge_due(
         &self,
@@ -162,7 +183,12 @@ impl Book {
         now: Timestamp,
     ) -> Option<RechargeAsked> {
         let auto = policy.auto_recharge?;
-        if balance >= auto.below || self.closed.is_some() || self.refund.is_some() {
+        // An account that nothing was ever put into has not fallen below anything: its first purchase is made by a person.
+        if balance >= auto.below
+            || self.closed.is_some()
+            || self.refund.is_some()
+            || self.is_untouched()
+        {
             return None;
         }
         let (month, mut sum) = (now.month(), Amount::ZERO);

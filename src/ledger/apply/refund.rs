@@ -145,6 +145,7 @@ impl Work<'_> {
         }
         let now = self.now;
         let (mut allocations, mut sum, mut debt_made) = (Vec::new(), Amount::ZERO, Amount::ZERO);
+        let mut paid = Vec::new();
         for order in self.refundable(&orders) {
             let left = self
                 .again
@@ -155,6 +156,9 @@ impl Work<'_> {
                 self.take_order(&order.order_id, most, |block| is_refundable(block, now))?;
             sum = add(sum, amount)?;
             allocations.append(&mut taken);
+            if amount.is_positive() {
+                paid.push(order.order_id);
+            }
         }
         // It was paid out, so it is gone, whatever is left here.
         if let Some(entry) = self.again {
@@ -168,6 +172,8 @@ impl Work<'_> {
         let entry = self.entry(EntryKind::Refund, sum.negated());
         entry.allocations = allocations;
         entry.debt_made = debt_made;
+        // Of several, the blocks in the allocations say which.
+        entry.order_id = paid.pop().filter(|_| paid.is_empty());
         self.end_refund(refund_id);
         self.event(EventKind::RefundCompleted, sum).about = Some(refund_id.into());
         if close && self.book.closed.is_none() {

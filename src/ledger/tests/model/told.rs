@@ -46,12 +46,20 @@ impl Model {
         }
     }
 
+    /// Nothing was ever put in or taken: such an account has not fallen below anything.
+    fn untouched(&self) -> bool {
+        self.lots_made == 0 && self.paid_in == 0 && self.owed == 0 && self.seen == 0
+    }
+
     pub(super) fn announce(&mut self, policy: &Policy, now: i64) {
+        let untouched = self.untouched();
         match policy.low_balance.map(Amount::nanos) {
             Some(threshold) if self.balance() < threshold => {
                 if self.armed {
                     self.armed = false;
-                    self.say(EventKind::BalanceLow, threshold);
+                    if !untouched {
+                        self.say(EventKind::BalanceLow, threshold);
+                    }
                 }
             }
             _ => self.armed = true,
@@ -59,7 +67,7 @@ impl Model {
         let mut alerted = Vec::new();
         for threshold in policy.alerts.iter().map(|at| at.nanos()) {
             if self.balance() < threshold {
-                if !self.alerted.contains(&threshold) {
+                if !self.alerted.contains(&threshold) && !untouched {
                     self.say(EventKind::BalanceLow, threshold);
                 }
                 alerted.push(threshold);
@@ -98,7 +106,7 @@ impl Model {
         if !low && let Some(asked) = &mut self.asked {
             asked.open = false;
         }
-        if !low || self.closed || self.refund.is_some() {
+        if !low || self.closed || self.refund.is_some() || self.untouched() {
             return;
         }
         let month = at(now).month();
