@@ -82,6 +82,7 @@ impl Process {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
         };
         self.engine.load_key(None, &self.account, record)
