@@ -351,6 +351,8 @@ fn whatever_a_store_lost_is_put_back_once() {
         both.grow(dice, 12, "c");
         let (mut ours, mut store) = (both.clone(), both.clone());
         ours.grow(dice, 10, "o");
+        // What happens after they part, happens at instants of its own: an entry is known by when it was written.
+        store.desk.now += 1;
         let count = dice.below(3) * 4;
         store.grow(dice, count, "s");
         let spend = ours.desk.spend.max(store.desk.spend);
