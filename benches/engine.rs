@@ -4,13 +4,14 @@
 //! - `parts`: what tollgate's decision is made of, without its rules: the fingerprint of the same 51-byte key, a DashMap look-up,
 //!   a reference count, a clock read, and the same eleven atomic steps on the same cache lines;
 //! - `governor`: its keyed limiter with the same 51-byte key, its clock read included;
-//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap;
+//! - `tollgate`: identify + admit + settle from the same 51-byte key, the clock read included, counted on the heap: under no limit but
+//!   its money, and under a share of a rate and of calls in flight as well, as all that follow;
 //! - `with a deadline`: the same for accounts whose credit expires, which are judged by the time of day too;
 //! - `with a plan`: the same for accounts whose calls a plan pays, which is an account of its own;
-//! - `in its file`: the first, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
+//! - `in its file`: without these, counted in a mapped file, which is flushed every second by a thread of its own, as when it serves.
 //!
-//! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by Zipf's law; then one hot account, on one thread and
-//! on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
+//! `cargo bench --bench engine`. The file is in the system's directory for temporary files. 100,000 accounts, calls spread over them by
+//! Zipf's law; then one hot account, on one thread and on two. Rounds of all contestants are interleaved; figures are medians over the rounds of CPU nanoseconds per operation, and
 //! ratios are medians of the rounds' own ratios, as a machine's speed drifts between rounds.
 
 #![expect(
@@ -63,25 +64,17 @@ fn main() {
     let local = Local::open(dir.path(), Timestamp::from_nanos(0), fresh).unwrap();
     let (heap, file) = (Counters::in_memory(), Arc::clone(local.counters()));
     let flushing = Flushing::of(&file);
-    let others = [Kind::Deadline, Kind::Plan].map(|kind| {
-        let engine = Tollgate::new(&secrets, Counters::in_memory(), kind);
-        Box::new(engine)
-    });
-    let [deadline, plan] = others;
-    let contestants: [(&str, Box<dyn Contestant>); 7] = [
+    let tollgate = |counters, kind| Box::new(Tollgate::new(&secrets, counters, kind));
+    let on_heap = |kind| tollgate(Counters::in_memory(), kind);
+    let contestants: [(&str, Box<dyn Contestant>); 8] = [
         ("bare dashmap + atomics", Box::new(Bare::new())),
         ("its own parts, no rules", Box::new(Parts::new(&secrets))),
         ("governor, keyed", Box::new(Governor::new())),
-        (
-            "tollgate, limited",
-            Box::new(Tollgate::new(&secrets, heap, Kind::Plain)),
-        ),
-        (
-            "tollgate, in its file",
-            Box::new(Tollgate::new(&secrets, file, Kind::Plain)),
-        ),
-        ("tollgate, with a deadline", deadline),
-        ("tollgate, with a plan", plan),
+        ("tollgate, money alone", on_heap(Kind::Money)),
+        ("tollgate, with shares", tollgate(heap, Kind::Plain)),
+        ("the same, in its file", tollgate(file, Kind::Plain)),
+        ("tollgate, with a deadline", on_heap(Kind::Deadline)),
+        ("tollgate, with a plan", on_heap(Kind::Plan)),
     ];
     println!(
         "{} bytes of memory for each loaded account with one key, not yet called",
@@ -114,12 +107,13 @@ fn main() {
     }
     println!();
     for (row, against, name) in [
-        (3, 0, "tollgate / bare"),
-        (3, 1, "tollgate / parts"),
-        (3, 2, "tollgate / governor"),
-        (4, 3, "counter file: with / without"),
-        (5, 3, "deadline: with / without"),
-        (6, 3, "plan: with / without"),
+        (4, 0, "tollgate / bare"),
+        (4, 1, "tollgate / parts"),
+        (4, 2, "tollgate / governor"),
+        (4, 3, "shares: with / without"),
+        (5, 4, "counter file: with / without"),
+        (6, 4, "deadline: with / without"),
+        (7, 4, "plan: with / without"),
     ] {
         let ratio = |column: usize| {
             median(
@@ -343,6 +337,9 @@ impl Contestant for Governor {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Money and limits.
+    /// No limit but its money.
+    Money,
+    /// Under a share of a rate and of calls in flight.
     Plain,
     /// Credit that expires.
     Deadline,
@@ -363,12 +360,15 @@ impl Tollgate {
     fn new(secrets: &[String], counters: Arc<Counters>, kind: Kind) -> Self {
         let engine = Engine::new([7; 16], Bounds::default(), counters);
         let clock = Clock::system();
-        // Limited so that the rate and the concurrency are really checked, and never reached.
-        let policy = Policy {
-            qps: Some(1_000_000_000),
-            burst: Some(1_000_000_000),
-            concurrency: Some(1_000),
-            ..Policy::default()
+        let policy = match kind {
+            Kind::Money => Policy::default(),
+            // Limited so that the rate and the concurrency are really checked, and never reached.
+            Kind::Plain | Kind::Deadline | Kind::Plan => Policy {
+                qps: Some(1_000_000_000),
+                burst: Some(1_000_000_000),
+                concurrency: Some(1_000),
+                ..Policy::default()
+            },
         };
         let price = Arc::new(Price {
             pattern: "gpt-4o".into(),
@@ -382,6 +382,7 @@ impl Tollgate {
             let account = engine.load(taken, rules, std::iter::empty());
             account.purse().grant(Amount::from_nanos(i64::MAX / 4));
             account.lease_until(Monotonic::from_nanos(u64::MAX));
+            account.share_all(clock.now().mono);
             account
         };
         for (number, secret) in secrets.iter().enumerate() {
@@ -389,7 +390,7 @@ impl Tollgate {
             let plan = id.inner("plan").unwrap();
             let mut rules = Rules::plain("USD".into(), policy.clone());
             rules.special = match kind {
-                Kind::Plain => None,
+                Kind::Money | Kind::Plain => None,
                 Kind::Deadline => Some(Box::new(Special {
                     lease_ends: Some(Timestamp::from_nanos(i64::MAX)),
                     ..Special::default()
@@ -413,6 +414,7 @@ impl Tollgate {
                 }
             };
             let account = load(&id, rules);
+            account.share_all(clock.now().mono);
             let Identified::NotLoaded(fingerprint) =
                 engine.identify(secret.as_bytes(), clock.now())
             else {

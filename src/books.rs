@@ -11,9 +11,12 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::id::AccountId;
 pub use crate::ledger::Configure;
-use crate::ledger::{Action, Applied, Book, Claim, Command, Entry, Given, Rejected, Seen, apply};
-use crate::store::{Commit, Snapshot, Store, StoreError, Stored};
+use crate::ledger::{
+    Action, Applied, Book, Claim, Command, Entry, Given, Rejected, Seen, TAIL_MAX, apply,
+};
+use crate::store::{Commit, History, Snapshot, Store, StoreError, Stored};
 use recall::Recall;
+use remember::{Remembered, Stands};
 
 /// How often a command is tried against faster writers. Each lost try means that another command of the same account went
 /// through, so this many at once on one account is a caller that should serialise them.
@@ -262,6 +265,12 @@ impl Books {
             claims,
             restore: None,
         };
+        let history = self.store.history(&book.account).await?;
+        if read.version > 0 && !self.recall.knows(&book.account, read.version) {
+            // What is written goes on from what is remembered, with the keys that stand there: should the store lose all of it, and this
+            // process die right after, its answer was not given for nothing.
+            self.learn_first(&read, history).await?;
+        }
         let Stored::At(version) = self.store.commit(commit).await? else {
             return Ok(None);
         };
@@ -274,12 +283,69 @@ impl Books {
             lost: read.lost,
             claims: Vec::new(),
         };
-        self.recall.wrote(&snapshot, &entries, &events).await;
+        self.recall
+            .wrote(read.version, &snapshot, &entries, &events, history)
+            .await;
         Ok(Some(Done {
             entry,
             replayed: false,
             snapshot,
         }))
+    }
+
+    /// Remembers what a command is about to be written on.
+    async fn learn_first(&self, read: &Snapshot, history: History) -> Result<(), StoreError> {
+        let account = &read.book.account;
+        let stands = Stands {
+            tail: self.tail(&read.book).await?,
+            keys: self.store.keys(account).await?,
+            snapshot: read.clone(),
+        };
+        if self.learn(stands, history, false).await {
+            return Ok(());
+        }
+        if self.recall.is_compared(account, history) {
+            self.recall.doubt_all();
+        } else {
+            self.recall.doubt();
+        }
+        Err(StoreError::Unavailable(format!(
+            "the store may have lost commands or keys of `{account}`, which are being put back"
+        )))
+    }
+
+    /// The last entries of a book as it was read.
+    pub(crate) async fn tail(&self, book: &Book) -> Result<Vec<Entry>, StoreError> {
+        let after = Remembered::tail_after(book);
+        let tail = self.store.entries(&book.account, after, TAIL_MAX).await;
+        let mut tail = tail?;
+        // It may have gone on since.
+        tail.retain(|entry| entry.sequence <= book.entries);
+        Ok(tail)
+    }
+
+    /// Remembers what stands, as it was read in this history. False if what is remembered was not `compared` with that history and is
+    /// more than what stands: then it is not forgotten, but is to be compared and put back.
+    pub(crate) async fn learn(&self, stands: Stands, history: History, compared: bool) -> bool {
+        let account = &stands.snapshot.book.account;
+        if !compared && let Some(ours) = self.recall.get(account).await {
+            let is_due = !self.recall.is_compared(account, history);
+            if is_due || ours.is_more_than(&stands) {
+                return false;
+            }
+        }
+        let Stands {
+            snapshot,
+            tail,
+            keys,
+        } = stands;
+        let events = self.recall.events(&snapshot.book.account).await;
+        self.recall.keep(Remembered {
+            history: Some(history),
+            events,
+            ..Remembered::new(&snapshot, tail, keys)
+        });
+        true
     }
 
     /// The entry that a correction names; `None` for other commands, and if there is none.

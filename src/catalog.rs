@@ -106,6 +106,10 @@ impl InForce {
     /// tenant's policy, or else the default (A2-6).
     pub fn policy_of(&self, book: &Book) -> Policy {
         let default = Policy::default();
+        if book.account.is_inner() {
+            // What is left of a plan or a budget goes by no operator's rules for money: nothing is owed there, and nobody is told.
+            return book.overrides.over(&default);
+        }
         let named = |name: &str| self.policy(name).filter(|_| name != DEFAULT_POLICY);
         let fallback = || self.policy(DEFAULT_POLICY).unwrap_or(&default);
         if let Some(policy) = named(&book.policy) {

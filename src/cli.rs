@@ -25,6 +25,7 @@ mod policy;
 mod price;
 mod refund;
 mod remote;
+mod simulate;
 mod sync;
 mod tenant;
 mod usage;
@@ -51,6 +52,8 @@ enum Command {
     Demo(local::DemoArgs),
     /// Check a configuration and say everything that is wrong with it
     Check(local::ConfigArg),
+    /// Foretell what a deployment costs Redis and how it behaves; asks no tollgate and no Redis
+    Simulate(Box<simulate::Args>),
     /// Open, show, change, close and purge accounts
     Account(Group<account::Command>),
     /// Put money in, correct, and see what is left of it
@@ -105,7 +108,7 @@ struct Single<A: Args> {
 
 /// Carries a command out and says how it went: answers on standard output, what went wrong on standard error.
 pub fn run(cli: Cli) -> ExitCode {
-    let json = cli.command.remote().is_some_and(|remote| remote.json);
+    let json = cli.command.wants_json();
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -121,14 +124,22 @@ impl Command {
             Self::Serve(args) => local::serve(&args),
             Self::Demo(args) => local::demo(args),
             Self::Check(args) => local::check(&args),
+            Self::Simulate(args) => simulate::run(&args),
             remote => block_on(remote.run_remote()),
+        }
+    }
+
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Simulate(args) => args.json,
+            other => other.remote().is_some_and(|remote| remote.json),
         }
     }
 
     /// Where the command is carried out, if not here.
     const fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Serve(_) | Self::Demo(_) | Self::Check(_) => None,
+            Self::Serve(_) | Self::Demo(_) | Self::Check(_) | Self::Simulate(_) => None,
             Self::Account(group) => Some(&group.remote),
             Self::Credit(group) => Some(&group.remote),
             Self::Key(group) => Some(&group.remote),
@@ -154,7 +165,7 @@ impl Command {
         };
         let session = remote.connect().await?;
         match self {
-            Self::Serve(_) | Self::Demo(_) | Self::Check(_) => Ok(()),
+            Self::Serve(_) | Self::Demo(_) | Self::Check(_) | Self::Simulate(_) => Ok(()),
             Self::Account(group) => account::run(group.command, &session).await,
             Self::Credit(group) => credit::run(group.command, &session).await,
             Self::Key(group) => key::run(group.command, &session).await,

@@ -55,10 +55,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Prices and policies of the file; what the control API sets lies over them.
     pub catalog: Layer,
-    /// What offline licences are signed with, if they are issued here.
-    pub licence_signing: Option<LicenceSigning>,
     /// Where events are posted.
     pub webhooks: Vec<Arc<webhooks::Endpoint>>,
+    /// What offline licences are signed with, if they are issued here.
+    pub licence_signing: Option<LicenceSigning>,
     /// Logging.
     pub log: LogSettings,
     /// The end.

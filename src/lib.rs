@@ -43,11 +43,15 @@
 //! | [`meter`] | bytes of a request or a response in, facts and usage out | no |
 //! | [`sync`] | the replica's side of the protocol: a state machine per account, and the loop that drives it | thin |
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
+//! | [`plan`] | what a deployment will cost Redis and how it will behave: these machines in virtual time | no |
 //! | [`telemetry`] | every metric by name, and logging | yes |
 //! | [`proxy`] | an edge: the reverse proxy | yes |
 //! | [`webhooks`] | events, posted to whoever wants to be told | yes |
 //! | [`control`], [`admin`] | the other edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
+//!
+//! How many replicas one Redis bears, what an idle and a hot account cost, and which interval to choose, is on the page of [`plan`];
+//! `tollgate simulate` works it out for any deployment.
 //!
 //! ## What holds everywhere
 //!
@@ -94,21 +98,29 @@
 //!   place that a reader has passed, and needs to be told nothing for that.
 //! - **Idempotency keys stand beside the book**, one record each, written in the same step: a book stays small however many
 //!   recharges it has seen, and a key counts for ever.
+//! - **A plan and a budget are accounts inside the account**, `OWNER!NAME` ([`id::AccountId::inner`]), each with a book, leases and usage
+//!   of its own: nothing of the protocol is new for them, and a call takes from all of them or from none.
+//! - **Deadlines are judged by the call's own time.** What changes by itself (the end of a grace, of a rate that was bought, of credit)
+//!   is in memory with its instant. A lease that such an instant ends is given back whole, and the ledger looks before there is another.
 //!
 //! ## What is not here yet
 //!
-//! - **The simulator (`tests/sim`) runs at length by `cargo sim`, not in the test command**: of some seeds in a hundred, its check that all
-//!   keys are put back fails, and its list of deliberate mistakes is not held to a number of seeds yet.
-//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id: what replicas remember is put back, but no fence holds back
-//!   new grants meanwhile.
+//! - **Budgets of times that are over** stay in the store: nobody removes their accounts.
+//! - **Between a replica that gives expired credit back and the ledger's look** lies one message; another replica that asks just then may be
+//!   granted what has expired, and spend it before it is written off.
+//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
+//!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
+//!   is called again.
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
 //!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
 //!   that, under the ids that come next there; such an id may have stood for another event before the loss.
-//! - **Going on up to an amount** while the store is away is no policy yet: `lease` and `refuse` are.
-//! - **There is no planner** (`tollgate simulate`) yet.
+//! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
+//!   Redis long before messages keep it busy ([`plan`]).
+//! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
+//! - **A purge is the store's**: what an account's replicas counted stays in their data directories as sums that nobody asks for, events of it
+//!   stay in the feed until they are crowded out, and a store that falls back to before it has the account again.
 //! - **The table of loaded accounts** is bounded only by how many are called within `engine.unload_after`.
-//! - **Credit that expires while calls in flight hold it** is written off whole; what those calls then cost becomes debt.
 
 pub mod admin;
 pub mod app;
@@ -127,6 +139,7 @@ pub mod licence;
 pub mod local;
 pub mod meter;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod pricing;
 mod primitive;

@@ -10,6 +10,19 @@
 //!
 //! A process that is killed after 1 finds the marks at its next start and frees those slots without adding them again. Marks and
 //! slots are matched by the file's random identity and the slot's generation, neither of which ever comes again.
+//!
+//! How it is used, by one process at a time:
+//!
+//! - at the start: [`Local::open`], then [`Counters::make_room`]; then every account of [`crate::engine::Engine::parked`] that is not
+//!   published or has holds is loaded, so that it is published;
+//! - when an account is loaded: [`Local::take_up`], then [`Local::raise`] with this replica's own rows as the store has them, then
+//!   [`TakenUp::end_holds`], then [`crate::engine::Engine::load`]. [`TakenUp::lifetime`] and [`TakenUp::spend`] are then what the
+//!   cells and the memory have together;
+//! - when the store acknowledges a row: [`crate::engine::Account::acknowledge`], with the tally that was sent;
+//! - on a schedule, on a blocking thread: [`Counters::flush`], [`Counters::make_room`], and, for hours that no call is admitted in any
+//!   more, [`crate::engine::Account::forget_before`] and then [`Local::fold`] with the same hour.
+//!
+//! A copy of a directory is for restoring it, not for a second replica: both would count under one name.
 
 pub mod counters;
 pub mod memory;

@@ -320,8 +320,7 @@ impl SyncHandle {
 
     /// Takes up a changed book or changed keys at once: after a command through this replica.
     pub async fn refresh(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.0.refresh(account).await?;
-        self.0.remember_unloaded(account).await
+        self.0.refresh(account, None).await
     }
 
     /// Writes down what is due of an account, loaded or not: what has expired, and what follows from its deadlines. For whoever is
@@ -511,11 +510,14 @@ impl Sync {
             return Ok(true);
         }
         let hour = self.clock.now().wall.hour();
+        let history = self.store.history(id).await?;
         let Some(opened) = self.note(self.store.open(id, &self.replica, hour).await)? else {
+            self.missing(id);
             return Ok(false);
         };
         let policy = self.policy_to_load(&opened.snapshot.book).await?;
         let (account, own) = self.take_up(id, &opened, policy).await?;
+        let another = own.history.is_some_and(|known| known != history);
         let now = self.clock.now();
         let entry = Entry {
             account,
@@ -531,15 +533,20 @@ impl Sync {
         let entry = Arc::new(entry);
         self.lines.insert(id.clone(), Arc::clone(&entry));
         // Policies that changed before it could be seen there are in force by now.
-        if !id.is_inner() {
+        {
             let mut line = entry.line();
-            let policy = self.policy_of(&line.known.book);
-            line.go_by(&entry.account, policy, now);
+            if !id.is_inner() {
+                let policy = self.policy_of(&line.known.book);
+                line.go_by(&entry.account, policy, now);
+            }
+            if another {
+                line.say_again(&entry.account);
+            }
         }
         self.take_up_plans(&entry.account).await?;
         let Opened { snapshot, keys, .. } = opened;
         let sync = Arc::clone(self);
-        tokio::spawn(async move { sync.remember_or_warn(snapshot, keys).await });
+        tokio::spawn(async move { sync.remember_or_warn(snapshot, keys, history).await });
         Ok(true)
     }
 

@@ -425,3 +425,137 @@ async fn what_serving_would_not_start_with_is_found_by_the_check() {
     check(token(512), None).await;
     check(token(513), Some("control.token")).await;
 }
+
+#[tokio::test]
+async fn a_simulation_asks_nobody_and_tells_figures_with_where_they_come_from() {
+    let fixture = Fixture::new(Control::default()).await;
+    let line = "simulate --replicas 2 --accounts 5 --rps 20 --seconds 2";
+    let text = fixture.run(line).await;
+    assert!(text.status.success(), "{}", stderr(&text));
+    let said = stdout(&text);
+    assert!(said.starts_with("One Redis is enough"), "{said}");
+    for part in [
+        "What Redis has to do",
+        "figure ",
+        "value ",
+        "basis",
+        "publishes by formula",
+        "shards",
+        "What stands in Redis after --days",
+        "accounts loaded",
+        "waiting for a lease",
+        "refused while money is left",
+        "recharge or revocation longest",
+        "overshoot bound of all",
+        "When the hottest account's money runs out",
+        "What was simulated",
+        "simulated",
+        "extrapolated",
+        "× measured cost",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let all = json_of(&fixture.run(&format!("{line} --json")).await);
+    let one = &all[0];
+    assert_eq!(one["deployment"]["replicas"], 2);
+    for (section, name) in [
+        ("redis", "publishes_per_second"),
+        ("redis", "cpu_cores"),
+        ("redis_memory", "all_bytes"),
+        ("replica", "accounts_loaded"),
+        ("callers", "waiting_for_a_lease_part"),
+        ("freshness", "known_at_a_call_mean_seconds"),
+        ("dry", "publishes_per_second"),
+        ("basis", "calls"),
+    ] {
+        let figure = &one[section][name];
+        assert!(figure["value"].is_number(), "{section}.{name}: {figure}");
+        assert!(figure["basis"].is_string(), "{section}.{name}: {figure}");
+    }
+    assert_eq!(one["money"]["overshoot_bound_of_all"]["value"], "0.00");
+    assert!(one["advice"][0].as_str().unwrap().contains("One Redis"));
+    // The same seed, the same answer.
+    let again = json_of(&fixture.run(&format!("{line} --json")).await);
+    assert_eq!(all, again);
+    assert!(fixture.control.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn several_deployments_are_a_table() {
+    let fixture = Fixture::new(Control::default()).await;
+    let line = "simulate --replicas 1,2 --accounts 3 --rps 10,100 --interval 50ms,1s --seconds 1";
+    let table = fixture.run(line).await;
+    let said = stdout(&table);
+    assert_eq!(said.lines().count(), 1 + 8, "{said}{}", stderr(&table));
+    let head = said.lines().next().unwrap();
+    for column in [
+        "replicas",
+        "accounts",
+        "rps",
+        "interval",
+        "publishes",
+        "shards",
+    ] {
+        assert!(head.contains(column), "{head}");
+    }
+    let all = json_of(&fixture.run(&format!("{line} --json")).await);
+    assert_eq!(all.as_array().unwrap().len(), 8);
+    assert_eq!(all[7]["deployment"]["interval_seconds"], 1.0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_simulated_is_named_with_what_would_work() {
+    let fixture = Fixture::new(Control::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tollgate.toml");
+    std::fs::write(&file, "[sync]\ninterval = '200ms'\nlease = '100ms'\n").unwrap();
+    let wrong_file = format!("simulate --config {}", file.display());
+    for (line, says) in [
+        (
+            "simulate --replicas 0",
+            "--replicas 0: give a whole number from 1 to 100000",
+        ),
+        ("simulate --replicas many", "invalid value 'many'"),
+        ("simulate --replicas 3,0 --rps 0", "--rps 0: give"),
+        (
+            "simulate --spread even",
+            "write uniform, or zipf and an exponent",
+        ),
+        (
+            "simulate --spread zipf:9",
+            "--spread zipf:9: an exponent is 0 to 4",
+        ),
+        (
+            "simulate --price 0",
+            "--price 0.00: give an amount above zero",
+        ),
+        ("simulate --price 1e3", "is not a decimal number"),
+        (
+            "simulate --price 100 --money 1",
+            "--money 1.00: a call holds 150.00",
+        ),
+        (
+            "simulate --hold some",
+            "it is max, none, capped:AMOUNT or fixed:AMOUNT",
+        ),
+        ("simulate --recharge-at soon", "from 0 to 90, or never"),
+        ("simulate --interval 1ms", "--interval"),
+        ("simulate --lease 1d", "--lease"),
+        ("simulate --round-trip 5", "a duration is a whole number"),
+        (
+            "simulate --redis-us-per-publish 0",
+            "--redis-us-per-publish",
+        ),
+        ("simulate --seconds 0", "--seconds 0: give"),
+        ("simulate --config /none", "/none"),
+        (wrong_file.as_str(), "sync.lease"),
+    ] {
+        let output = fixture.run(line).await;
+        assert_eq!(output.status.code(), Some(2), "{line}: {}", stdout(&output));
+        assert!(
+            stderr(&output).contains(says),
+            "{line}: {}",
+            stderr(&output)
+        );
+    }
+}

@@ -24,6 +24,8 @@ mod hot;
 #[cfg(test)]
 mod licences;
 #[cfg(test)]
+mod local;
+#[cfg(test)]
 mod providers;
 #[cfg(test)]
 mod proxy;
@@ -33,6 +35,8 @@ mod replicas;
 mod sdk;
 #[cfg(test)]
 mod shares;
+#[cfg(test)]
+mod simulate;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tollgate::books::CommandError;
 use tollgate::clock::Clock;
 use tollgate::gate::{End, Outcome};
 use tollgate::id::{AccountId, ReplicaId};
 use tollgate::meter::Reading;
 use tollgate::policy::Policy;
 use tollgate::refusal::Reason;
-use tollgate::store::Snapshot;
 use tollgate::store::redis::{Reach, RedisStore, Settings};
+use tollgate::store::{Snapshot, StoreError};
 use tollgate::sync;
 
 use crate::support::node::{Node, amount, call, terms};
 use crate::support::redis::Server;
+use crate::support::tap::{Mode, Tap, To};
 use crate::support::until;
 
 fn replica(server: &Server, name: &str) -> Node {
@@ -23,8 +25,12 @@ fn replica(server: &Server, name: &str) -> Node {
 }
 
 fn replica_with(server: &Server, name: &str, settings: sync::Settings) -> Node {
+    replica_at(server.url(), name, settings)
+}
+
+fn replica_at(url: String, name: &str, settings: sync::Settings) -> Node {
     let redis = Settings {
-        reach: Reach::Server(server.url()),
+        reach: Reach::Server(url),
         fence: settings.times.lease,
         ..Settings::default()
     };
@@ -222,7 +228,7 @@ async fn an_emptied_redis_is_filled_again() {
         "nobody takes it for an older one"
     );
     // What was paid counts once, also when it is sent again.
-    nodes[0].recharge(&account, "second", "50").await;
+    nodes[0].recharge_fenced(&account, "second", "50").await;
     let entries = nodes[0].core.store.entries(&account, 0, 100).await.unwrap();
     let paid = entries
         .iter()
@@ -233,6 +239,55 @@ async fn an_emptied_redis_is_filled_again() {
     // A replica that comes new finds the key again.
     let fresh = replica_with(&server, "r-3", brief());
     spend(&fresh, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_held_while_redis_is_emptied_is_held_by_nobody_else() {
+    let server = Server::start().await;
+    let tap = Tap::start(To::Unix(server.socket())).await;
+    // Time enough for the first one to come back within the fence.
+    let mut settings = brief();
+    settings.times.lease = Duration::from_secs(5);
+    let nodes = [
+        replica_at(tap.url(), "r-1", settings),
+        replica_with(&server, "r-2", settings),
+    ];
+    let account = nodes[0].account("a", "10").await;
+    // Known at both, and all of it in flight at one, which cannot say so.
+    spend(&nodes[1], 1).await;
+    settled(&nodes, &account).await;
+    let mut held = Vec::new();
+    until("all else is held", async || {
+        held.extend(nodes[0].admit("sk-a", "flat").await.ok());
+        (held.len() == 9).then_some(())
+    })
+    .await;
+    tap.set(Mode::Cut);
+    let _: String = server.command(&["FLUSHALL"]);
+    until("the other one puts it back", async || {
+        assert!(nodes[1].admit("sk-a", "flat").await.is_err());
+        (nodes[1].core.sync.status().fenced > 0).then_some(())
+    })
+    .await;
+    let recharge = nodes[1].try_recharge(&account, "meanwhile", "5").await;
+    let fenced = matches!(recharge, Err(CommandError::Store(StoreError::Fenced(_))));
+    assert!(fenced, "{recharge:?}");
+    assert!(nodes[1].admit("sk-a", "flat").await.is_err());
+    tap.set(Mode::Pass);
+    // Within the fence or after it, the first one has said what it has.
+    nodes[1].recharge_fenced(&account, "meanwhile", "5").await;
+    for ticket in held {
+        ticket.settle(Outcome {
+            end: End::Complete,
+            reading: Reading::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+        });
+    }
+    spend(&nodes[1], 5).await;
+    let now = settled(&nodes, &account).await;
+    assert_eq!(now.book.balance(now.spend), amount("0"));
+    assert_eq!(hammer(&nodes[0], 3).await + hammer(&nodes[1], 3).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,8 @@ struct Fixture {
     store: Arc<dyn Store>,
     /// Moves the embedded store's time; Redis has its own.
     clock: Clock,
+    /// For how long what is put back is fenced.
+    fence: Duration,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -78,6 +80,7 @@ suite! {
         a_sum_beyond_the_range_changes_nothing
         accounts_are_listed_in_order
         keys_are_put_found_and_revoked
+        what_is_put_back_is_fenced_for_a_lease_time
         a_digest_belongs_to_one_key
         documents_are_compared_and_set
         changes_are_told
@@ -111,6 +114,9 @@ suite! {
     model: random_histories_agree_with_the_model;
     script: the_same_commands_give_the_same_ledger;
 }
+
+/// Of the stores over Redis.
+const FENCE: Duration = Duration::from_millis(1_500);
 
 fn nano(nanos: i64) -> Amount {
     Amount::from_nanos(nanos)

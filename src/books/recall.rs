@@ -50,6 +50,8 @@ struct Known {
     /// In which history, and epoch, it was last compared or written.
     history: Option<History>,
     epoch: u64,
+    /// See [`Remembered::partial`].
+    partial: bool,
     /// `None` if it stands on disk alone.
     whole: Option<Arc<Remembered>>,
 }
@@ -102,8 +104,8 @@ impl Recall {
         self.doubt();
     }
 
-    /// What [`Recall::compared`] says of an account that was compared since the store was last doubted.
-    pub(crate) fn epoch(&self) -> u64 {
+    /// How often the store was doubted.
+    fn epoch(&self) -> u64 {
         self.0.epoch.load(Relaxed)
     }
 
@@ -154,6 +156,7 @@ impl Recall {
                 version: remembered.version,
                 history: remembered.history,
                 epoch: 0,
+                partial: remembered.partial,
                 whole: None,
             });
         known.version = known.version.max(remembered.version);
@@ -184,6 +187,7 @@ impl Recall {
                             version: read.version,
                             history: read.history,
                             epoch: 0,
+                            partial: read.partial,
                             whole: None,
                         });
                     }
@@ -203,10 +207,18 @@ impl Recall {
         self.0.known.get(account).and_then(|known| known.history)
     }
 
-    /// In which history and epoch an account was last compared, or written.
-    pub(crate) fn compared(&self, account: &AccountId) -> Option<(History, u64)> {
-        let known = self.0.known.get(account)?;
-        Some((known.history?, known.epoch))
+    /// Whether an account was compared in this history, or written, since the store was last doubted.
+    pub(crate) fn is_compared(&self, account: &AccountId, history: History) -> bool {
+        let known = self.0.known.get(account);
+        known.is_some_and(|known| known.history == Some(history) && known.epoch == self.epoch())
+    }
+
+    /// Whether a book of this version says nothing new: see [`Remembered::knows`].
+    pub(crate) fn knows(&self, account: &AccountId, version: u64) -> bool {
+        let known = self.0.known.get(account);
+        known.is_some_and(|known| {
+            known.version > version || (known.version == version && !known.partial)
+        })
     }
 
     /// The version that is remembered, as far as it was looked at.
@@ -242,6 +254,7 @@ impl Recall {
             version: remembered.version,
             history: remembered.history,
             epoch: self.epoch(),
+            partial: remembered.partial,
             whole: Some(Arc::clone(&remembered)),
         };
         let mut known = self.0.known.entry(account).or_insert_with(|| fresh.clone());
@@ -255,13 +268,24 @@ impl Recall {
 
     /// Remembers what was just written: a book, and the entries and events that were appended with it. Done before the writer is
     /// answered, so that a store that loses it then is told.
-    pub(crate) async fn wrote(&self, snapshot: &Snapshot, entries: &[Entry], events: &[Event]) {
+    pub(crate) async fn wrote(
+        &self,
+        over: u64,
+        snapshot: &Snapshot,
+        entries: &[Entry],
+        events: &[Event],
+        history: History,
+    ) {
         let known = self.get(&snapshot.book.account).await;
-        let Some(fresh) = Remembered::wrote(known, snapshot, entries) else {
+        let Some(remembered) = Remembered::wrote(known, over, snapshot, entries) else {
             return;
         };
+        let remembered = Remembered {
+            history: remembered.history.or(Some(history)),
+            ..remembered.and_announced(events)
+        };
         let (done, written) = oneshot::channel();
-        if let Some(job) = self.note(fresh.and_announced(events), Some(done))
+        if let Some(job) = self.note(remembered, Some(done))
             && let Some(disk) = &self.0.disk
             && disk.writer.send(job).await.is_ok()
         {

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ledger::{Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, heal, refill};
+use crate::ledger::{
+    Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, heal, lacks, refill,
+};
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::store::{Commit, History, KeyRecord, Restore, Snapshot};
@@ -31,6 +33,9 @@ pub struct Remembered {
     /// In which history of the store it was last compared with what is there.
     #[serde(default)]
     pub history: Option<History>,
+    /// It was written over a book that was not known here: entries before its own, and keys, may be missing, and are to be read.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// What stands in a store, as far as it matters for what it lost.
@@ -69,16 +74,24 @@ impl Remembered {
             keys,
             total: snapshot.spend,
             history: None,
+            partial: false,
         }
     }
 
-    /// What is remembered once a book was written with these entries, in place of what was `known`; `None` if that is as new.
-    ///
-    /// Where the entries do not go on from those that are known, only they are: see [`Remembered::is_whole`].
-    pub fn wrote(known: Option<Self>, snapshot: &Snapshot, entries: &[Entry]) -> Option<Self> {
-        let first = entries.first().map(|entry| entry.sequence);
-        let (mut tail, events, keys, total, history) = match known {
+    /// What is remembered once a book was written with these entries, in place of what was `known`; `None` if that is as new. `over` is the
+    /// version that was read for it: where that was not known, others may have written keys and entries meanwhile.
+    pub fn wrote(
+        known: Option<Self>,
+        over: u64,
+        snapshot: &Snapshot,
+        entries: &[Entry],
+    ) -> Option<Self> {
+        let goes_on = match &known {
             Some(known) if known.version >= snapshot.version => return None,
+            Some(known) => known.version == over && !known.partial,
+            None => over == 0,
+        };
+        let (mut tail, events, keys, total, history) = match known {
             Some(known) => (
                 known.tail,
                 known.events,
@@ -88,7 +101,6 @@ impl Remembered {
             ),
             None => Default::default(),
         };
-        let goes_on = tail.last().map(|last| last.sequence.saturating_add(1)) == first;
         if !goes_on {
             tail.clear();
         }
@@ -103,6 +115,7 @@ impl Remembered {
             keys,
             total: total.max(snapshot.spend),
             history,
+            partial: !goes_on,
         })
     }
 
@@ -114,19 +127,30 @@ impl Remembered {
         self
     }
 
-    /// Whether it has as many of the last entries as it should: if not, they are to be read.
-    pub fn is_whole(&self) -> bool {
-        let count = u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
-        count
-            >= self
-                .book
-                .entries
-                .saturating_sub(Self::tail_after(&self.book))
+    /// Whether a book of this version, as it was read, says nothing new.
+    pub const fn knows(&self, version: u64) -> bool {
+        self.version > version || (self.version == version && !self.partial)
     }
 
-    /// Whether a book as it was read says nothing new.
-    pub fn knows(&self, version: u64) -> bool {
-        self.version > version || (self.version == version && self.is_whole())
+    /// Whether a command or a key is remembered that is not in what stands: it was lost there, or carried out once more under another
+    /// name. Who took what stands in place of what is remembered would forget it; it is to be compared first.
+    pub fn is_more_than(&self, stands: &Stands) -> bool {
+        let Stands { snapshot, tail, .. } = stands;
+        let (theirs, ours) = (
+            Told {
+                book: &snapshot.book,
+                tail,
+            },
+            self.told(),
+        );
+        lacks(theirs, ours) || !self.missing_keys(Some(stands)).is_empty()
+    }
+
+    const fn told(&self) -> Told<'_> {
+        Told {
+            book: &self.book,
+            tail: self.tail.as_slice(),
+        }
     }
 
     /// The sequence number after which the entries that are remembered begin.
@@ -160,10 +184,7 @@ impl Remembered {
         policy_of: impl Fn(&Book) -> Policy,
         now: Timestamp,
     ) -> Result<PutBack, Rejected> {
-        let ours = Told {
-            book: &self.book,
-            tail: &self.tail,
-        };
+        let ours = self.told();
         let healed = match stands {
             None => Some(refill(ours)),
             Some(stands) => {
@@ -250,3 +271,6 @@ impl Remembered {
         self.keys.iter().filter(lacks).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

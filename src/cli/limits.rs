@@ -583,7 +583,8 @@ mod tests {
         }
         let mut names: Vec<_> = shown.iter().map(|(name, _)| *name).collect();
         let mut fields = FIELDS.to_vec();
-        (names.sort_unstable(), fields.sort_unstable());
+        names.sort_unstable();
+        fields.sort_unstable();
         assert_eq!(names, fields);
         let find = |name| {
             shown

@@ -25,7 +25,7 @@ pub(super) enum Command {
     Set {
         policy: String,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
         /// Set a field back to its default: one of the options above, with _ for -
         #[arg(long, value_name = "FIELD", value_parser = clearable)]
         clear: Vec<String>,

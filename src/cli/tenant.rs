@@ -29,7 +29,7 @@ pub(super) enum Command {
         #[arg(long)]
         policy: Option<String>,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
         /// Set a field back to what the policy says: policy, or one of the rules, with _ for -
         #[arg(long, value_name = "FIELD", value_parser = clearable)]
         clear: Vec<String>,

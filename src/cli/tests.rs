@@ -74,6 +74,18 @@ fn what_parses() {
             "demo --upstream https://api.example.com --upstream-listen 127.0.0.1:0",
         ),
         (true, "serve --config f"),
+        (true, "simulate"),
+        (
+            true,
+            "simulate --replicas 3,100 --rps 10 --spread zipf:0.8 --json",
+        ),
+        (
+            true,
+            "simulate --recharge-at never --round-trip 200us --config f",
+        ),
+        (false, "simulate --replicas 3..5"),
+        (false, "simulate --spread normal"),
+        (false, "simulate --control http://127.0.0.1:1"),
     ] {
         let words = ["tollgate"].into_iter().chain(line.split(' '));
         let parsed = Cli::try_parse_from(words);

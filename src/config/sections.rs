@@ -51,8 +51,8 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
         upstreams: upstreams.into_known(),
         routes,
         catalog,
-        licence_signing,
         webhooks,
+        licence_signing,
         log,
         shutdown,
     })

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{
-    Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::rules::Rules;
 use super::special::Inner;
 use crate::clock::{Hour, Monotonic, Now, Timestamp};
 use crate::id::AccountId;
-use crate::local::counters::{AccountCounters, RowId, Totals};
+use crate::local::counters::{AccountCounters, RowId, Totals, fetch_ahead};
 use crate::money::Amount;
 use crate::policy::Policy;
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Mutex};
@@ -714,7 +714,7 @@ impl Account {
     }
 
     /// Lets go of cells of earlier hours that no call in flight counts into. Returns which. Their slots stay where they are.
-    pub(crate) fn forget_before(&self, hour: Hour) -> Vec<CellId> {
+    pub fn forget_before(&self, hour: Hour) -> Vec<CellId> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         let Cells { all, dirty, since } = &mut *cells;
         *since = hour.max(*since);
@@ -736,9 +736,19 @@ impl Account {
 
 /// The cell that a key's last call counted into: the next one most often counts into the same.
 #[derive(Debug, Default)]
-pub(super) struct LastCell(ArcSwapOption<Cell>);
+pub(super) struct LastCell {
+    cell: ArcSwapOption<Cell>,
+    /// Where that cell counts. The cell itself says it too, but to ask the cell takes a look at its cache line: a call is to wait
+    /// for the two at once, and not for one after the other.
+    counts_at: AtomicUsize,
+}
 
 impl LastCell {
+    /// A call is about to count: what it will touch is fetched while it does something else.
+    pub(super) fn fetch_ahead(&self) {
+        fetch_ahead(self.counts_at.load(Relaxed));
+    }
+
     /// Does something with the cell of a model and hour, from here or from the account.
     pub(super) fn with<T>(
         &self,
@@ -747,7 +757,7 @@ impl LastCell {
         hour: Hour,
         act: impl FnOnce(&Arc<Cell>) -> T,
     ) -> T {
-        if let Some(cell) = self.0.load().as_ref()
+        if let Some(cell) = self.cell.load().as_ref()
             && cell.is_for(model, hour)
         {
             return act(cell);
@@ -757,7 +767,8 @@ impl LastCell {
             key: key.id().clone(),
             model,
         });
-        self.0.store(Some(Arc::clone(&cell)));
+        self.counts_at.store(cell.address(), Relaxed);
+        self.cell.store(Some(Arc::clone(&cell)));
         act(&cell)
     }
 }

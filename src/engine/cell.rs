@@ -70,6 +70,11 @@ impl Cell {
         self.slot.row()
     }
 
+    /// Where it counts, as a number: for [`crate::local::counters::fetch_ahead`].
+    pub(super) fn address(&self) -> usize {
+        self.slot.address()
+    }
+
     /// Whether it counts these calls of its key.
     pub(super) fn is_for(&self, model: ModelId, hour: Hour) -> bool {
         self.hour == hour && self.model == model

@@ -278,6 +278,7 @@ impl Open {
     }
 
     fn end_as(mut self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        self.key.last_cell.fetch_ahead();
         let Some(extra) = self.extra.take() else {
             self.key
                 .account()

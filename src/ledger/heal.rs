@@ -62,20 +62,11 @@ pub fn heal(
     policy_of: impl Fn(&Book) -> Policy,
     now: Timestamp,
 ) -> Result<Option<Healed>, Rejected> {
-    let first = |told: &Told<'_>| {
-        let count = u64::try_from(told.tail.len()).unwrap_or(u64::MAX);
-        told.book.entries.saturating_sub(count).saturating_add(1)
-    };
-    let (their_first, our_first) = (first(&theirs), first(&ours));
-    // What is older than the store's own last entries, it is taken to have.
-    let missing: Vec<&Entry> = ours
-        .tail
-        .iter()
-        .filter(|entry| entry.sequence >= their_first && !has(theirs.tail, entry))
-        .collect();
+    let missing = missing(theirs, ours);
     if missing.iter().all(|entry| entry.kind.is_derived()) {
         return Ok(None);
     }
+    let our_first = ours.first();
     let forgotten = our_first
         .saturating_sub(1)
         .saturating_sub(theirs.book.entries);
@@ -115,6 +106,29 @@ pub fn heal(
         }
     }
     Ok((healed.commands > 0).then_some(healed))
+}
+
+/// Whether a command of ours is not among the store's last entries.
+pub fn lacks(theirs: Told<'_>, ours: Told<'_>) -> bool {
+    let missing = missing(theirs, ours);
+    missing.iter().any(|entry| !entry.kind.is_derived())
+}
+
+/// Entries of ours that are not among the store's last. What is older than those, it is taken to have.
+fn missing<'a>(theirs: Told<'_>, ours: Told<'a>) -> Vec<&'a Entry> {
+    let their_first = theirs.first();
+    ours.tail
+        .iter()
+        .filter(|entry| entry.sequence >= their_first && !has(theirs.tail, entry))
+        .collect()
+}
+
+impl Told<'_> {
+    /// The sequence number of its first entry.
+    fn first(&self) -> u64 {
+        let count = u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
+        self.book.entries.saturating_sub(count).saturating_add(1)
+    }
 }
 
 /// What to write into a store that has nothing of the account any more.

@@ -89,12 +89,9 @@ impl Standing {
     /// Why a call at this instant is refused; `None` if it is not. [`Reason::ReactivationRequired`] does not hold for a capability
     /// that was reactivated: see [`Book::is_reactivated`].
     pub fn at(&self, instant: Timestamp) -> Option<Reason> {
-        let passed = self
-            .later
-            .iter()
-            .flatten()
-            .filter(|(from, _)| instant >= *from);
-        passed.last().map_or(self.now, |(_, reason)| *reason)
+        let mut ahead = self.later.iter().flatten().rev();
+        let passed = ahead.find(|(from, _)| instant >= *from);
+        passed.map_or(self.now, |(_, reason)| *reason)
     }
 
     /// What changes by itself, from when on.

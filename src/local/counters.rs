@@ -76,6 +76,8 @@ pub use error::CountersError;
 pub use record::RowId;
 pub use slot::{Charged, Slot, Totals};
 
+pub(crate) use region::fetch_ahead;
+
 use chunk::{Chunk, Place, SLOTS, TOTALS};
 use file::CounterFile;
 use header::Kind;
@@ -109,6 +111,12 @@ pub struct Counters {
 struct Rows {
     slots: HashMap<RowId, Slot>,
     totals: Option<Totals>,
+}
+
+impl Rows {
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.totals.is_none()
+    }
 }
 
 /// The file, and what is free in it.
@@ -373,29 +381,31 @@ impl Counters {
         found
     }
 
-    /// Frees slots that are folded, durably. One that somebody has a handle of meanwhile stays used: its mark frees it at the next
-    /// start. Returns the generations that are freed.
+    /// Frees slots that are folded, durably: they are in no account any more. Nobody can have a handle of one; if somebody had, its
+    /// place would stay used until its mark frees it at the next start. Returns the generations whose places are free.
     pub(super) fn free(&self, folded: Vec<(AccountId, Slot)>) -> Result<Vec<u64>, CountersError> {
         let mut freed = Vec::with_capacity(folded.len());
         for (account, slot) in folded {
             let Some(mut rows) = self.accounts.get_mut(&account) else {
                 continue;
             };
-            let ours = |found: &Slot| found.is_same(&slot) && slot.handles() == 2;
-            if rows.slots.get(slot.row()).is_some_and(ours) {
-                rows.slots.remove(slot.row());
-                if let Some(home) = &self.home {
-                    home.release(&slot);
-                }
-                freed.extend(slot.generation());
+            let same = |found: &Slot| found.is_same(&slot);
+            if !rows.slots.get(slot.row()).is_some_and(same) {
+                continue;
             }
-            let over = rows.slots.is_empty() && rows.totals.is_none();
+            rows.slots.remove(slot.row());
+            let over = rows.is_empty();
             drop(rows);
             if over {
-                let still =
-                    |_: &AccountId, rows: &Rows| rows.slots.is_empty() && rows.totals.is_none();
-                self.accounts.remove_if(&account, still);
+                self.accounts.remove_if(&account, |_, rows| rows.is_empty());
             }
+            if slot.handles() > 1 {
+                continue;
+            }
+            if let Some(home) = &self.home {
+                home.release(&slot);
+            }
+            freed.extend(slot.generation());
         }
         self.flush()?;
         Ok(freed)

@@ -11,8 +11,9 @@
 //! Redis may come back older than it was: it acknowledges before it has written to its disk or told its replica. So the first
 //! word on each new connection asks which history this is (run id and replication id), and a history that has been known for less
 //! than a lease time is fenced ([`Settings::fence`], [`Standing`]). Since when each is known stands in Redis, so that all replicas
-//! agree. A restart, a failover and a promotion make a new history. `FLUSHALL` does not: what is stored has to tell of that. A Redis
-//! without any account is simply new and not fenced, unless whoever asks has seen accounts there.
+//! agree. A restart, a failover and a promotion make a new history. `FLUSHALL` does not: an account
+//! that is put back where there is none of it any more is therefore fenced on its own, for a lease time from then. A Redis without any
+//! account is simply new and not fenced, unless whoever asks has seen accounts there.
 //!
 //! # What each topology promises, and what it can lose
 //!
@@ -117,6 +118,8 @@ pub struct RedisStore {
 struct Redis {
     link: Arc<Link>,
     names: Names,
+    /// See [`Settings::fence`].
+    fence: Duration,
 }
 
 impl RedisStore {
@@ -136,7 +139,11 @@ impl RedisStore {
             changes.clone(),
         );
         Ok(Self {
-            redis: Redis { link, names },
+            redis: Redis {
+                link,
+                names,
+                fence: settings.fence,
+            },
             changes,
             listener: tokio::spawn(listening),
         })

@@ -54,7 +54,7 @@ pub(super) async fn run(sync: Arc<Sync>) {
     let listener = supervise("change listener", || listen(Arc::clone(&sync)));
     let reconciler = supervise("reconciler", || Arc::clone(&sync).reconcile());
     let keeper = supervise("keeper of the data directory", || keep(Arc::clone(&sync)));
-    let sweeper = supervise("sweep", || super::sweep::run(Arc::clone(&sync)));
+    let sweeper = supervise("sweep", || sweep::run(Arc::clone(&sync)));
     tokio::join!(schedule, listener, reconciler, keeper, sweeper);
 }
 
@@ -427,12 +427,16 @@ impl Sync {
     /// What takes a word with the store. Whoever waits is woken after it.
     pub(super) async fn attend(self: &Arc<Self>, entry: &Arc<Entry>, next: line::Next) {
         let id = entry.account.id();
+        let mut compared = None;
         if next.rejoin
             && let Some(_alone) = Alone::begin(&entry.rejoining)
         {
             self.books.recall.doubt();
-            if let Err(error) = self.rejoin(id).await {
-                tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
+            match self.rejoin(id).await {
+                Ok(history) => compared = history,
+                Err(error) => {
+                    tracing::warn!(account = %id, %error, "could not be compared with the store; it is tried again");
+                }
             }
         }
         if let Some((rate, places)) = next.crowded {
@@ -454,7 +458,7 @@ impl Sync {
             }
         }
         if (next.refresh || next.observe || next.rejoin)
-            && let Err(error) = self.refresh(id).await
+            && let Err(error) = self.refresh(id, compared).await
         {
             tracing::warn!(account = %id, %error, "a changed book could not be read; it is tried again");
         }
@@ -583,26 +587,6 @@ impl Sync {
         self.note(self.store.tell_scarce(account, Scarce::Money).await)
     }
 
-    pub(super) async fn refresh(self: &Arc<Self>, account: &AccountId) -> Result<(), StoreError> {
-        // Keys may have been made for an account that is not loaded, too.
-        self.engine.forget_unknown();
-        let Some(entry) = self.entry(account) else {
-            if self.books.recall.version(account).is_some()
-                && self.note(self.store.read(account, &[]).await)?.is_none()
-            {
-                self.bury_if_purged(account).await?;
-            }
-            return Ok(());
-        };
-        let Some(snapshot) = self.note(self.store.read(account, &[]).await)? else {
-            return self.bury_if_purged(account).await.map(drop);
-        };
-        let keys = self.note(self.store.keys(account).await)?;
-        self.take_in(&entry, snapshot.clone(), keys.clone());
-        self.take_up_plans(&entry.account).await?;
-        self.remember(snapshot, keys).await
-    }
-
     /// Takes up a book, and the keys that were read after it.
     pub(super) fn take_in(&self, entry: &Entry, snapshot: Snapshot, keys: Vec<KeyRecord>) {
         let mut line = entry.line();
@@ -618,13 +602,16 @@ impl Sync {
     async fn follow(self: &Arc<Self>, change: Change) {
         match change {
             Change::Account(id, version) => {
-                let newer = self
-                    .entry(&id)
-                    .is_none_or(|entry| entry.line().known.version < version);
-                if newer && let Some(owner) = id.owner() {
+                if let Some(owner) = id.owner() {
                     self.plan_changed(&owner, &id).await;
                 }
-                if newer && let Err(error) = self.refresh(&id).await {
+                let Some(entry) = self.entry(&id) else {
+                    // It is read when it is called; a key that is unknown may be one of its new ones.
+                    self.engine.forget_unknown();
+                    return;
+                };
+                let newer = entry.line().known.version < version;
+                if newer && let Err(error) = self.refresh(&id, None).await {
                     tracing::warn!(account = %id, %error, "a changed book could not be read; the next answer asks again");
                 }
             }
@@ -690,7 +677,7 @@ impl Sync {
     async fn follow_all(self: &Arc<Self>) {
         self.follow_documents().await;
         for account in self.engine.accounts() {
-            if let Err(error) = self.refresh(account.id()).await {
+            if let Err(error) = self.refresh(account.id(), None).await {
                 tracing::warn!(account = %account.id(), %error, "a book could not be read; the next answer asks again");
             }
         }

@@ -68,10 +68,13 @@ pub struct Line {
     seen: Amount,
     /// The most that any message ever said of it, heard or not.
     said: Amount,
+    /// The last message was not answered, or an earlier run's may not have been: the store may have heard it, told others of it, and lost
+    /// it since.
+    unsure: bool,
     shares: Shares,
     /// In which history of the store the last answer was said.
     history: Option<History>,
-    /// It has another one now, which has not heard of this replica yet.
+    /// The store may not have heard of this replica since it lost something.
     unheard: bool,
     collected: HashMap<CellId, (Option<ModelName>, Tally)>,
     lifetime: BTreeMap<(KeyId, Option<ModelName>), Tally>,
@@ -228,6 +231,7 @@ impl Line {
             seen: own.seen.max(row.spend),
             // An earlier run of this replica may have said all of it, without having heard the answer.
             said: spend,
+            unsure: true,
             shares: Shares::default(),
             history: own.history,
             unheard: false,
@@ -299,12 +303,29 @@ impl Line {
         let idle = spare && self.is_idle(times, now);
         // Rights were given back without a message: the book lost credit, or an earlier run of this replica had them.
         let free = self.standing() != self.acked || self.shares.over(account.in_flight().into());
-        heartbeat || idle || free || self.unheard || !self.unsent.is_empty()
+        // Nobody knows what became of a message that was not answered: it may have been granted something.
+        let unheard = self.unheard || self.failed.is_some();
+        heartbeat || idle || free || unheard || !self.unsent.is_empty()
     }
 
-    /// The store tells this history now. What was said in another one may be lost, so it is said again, also if there is nothing new.
-    pub fn in_history(&mut self, history: History) {
-        self.unheard |= self.history.is_some_and(|known| known != history);
+    /// The store may have lost what was said, though no answer showed it: it is said again, also if there is nothing new.
+    pub fn say_again(&mut self, account: &Account) {
+        self.unheard = true;
+        self.unsent.extend(rows(&self.collected, &self.lifetime));
+        self.may_have_lost();
+        self.note_seen(account);
+    }
+
+    /// The store before may have heard what was said and not answered. Should it not have, no more is at stake than one message said; to
+    /// leave it out would count it twice for good.
+    fn may_have_lost(&mut self) {
+        self.seen = self.seen.max(self.said);
+    }
+
+    /// What was seen is kept beside the counters.
+    fn note_seen(&self, account: &Account) {
+        let known = &self.known;
+        account.totals().saw(self.seen, known.total, known.version);
     }
 
     fn is_idle(&self, times: &Times, now: Now) -> bool {
@@ -428,6 +449,11 @@ impl Line {
             .shares
             .say(account, policy, resting, times.interval, now);
         self.seq = self.seq.saturating_add(1);
+        let seen = if self.unsure {
+            self.seen.max(self.said)
+        } else {
+            self.seen
+        };
         self.said = self.said.max(self.spend);
         let message = Publish {
             account: account.id().clone(),
@@ -444,8 +470,9 @@ impl Line {
                 // Nobody could wait for it: calls that need less find it here.
                 Amount::ZERO
             },
-            seen: self.seen,
-            total: self.known.total,
+            seen,
+            // What a book has absorbed was spent, whoever saw it.
+            total: self.known.total.max(self.known.book.absorbed),
             rate,
             places,
             usage: std::mem::take(&mut self.unsent).into_values().collect(),
@@ -529,25 +556,27 @@ impl Line {
         let Some(answer) = answer else {
             self.keep(message.usage);
             self.failed = Some(now.mono);
+            self.unsure = true;
             if policy.store_outage == crate::policy::StoreOutage::Refuse {
                 account.lease_until(Monotonic::default());
             }
             return Next::default();
         };
         self.failed = None;
+        let healed = self.seen.saturating_sub(answer.standing.spend).or_zero();
+        let another = self.history.is_some_and(|known| known != answer.history);
+        // A store that was emptied and filled again by others goes on with its history: but then its spend fell, or it is fenced anew.
+        let emptied = healed.is_positive() || (answer.fenced && !self.fenced);
         self.fenced = answer.fenced;
         let mut next = Next {
             refresh: answer.version > self.known.version,
-            rejoin: answer.version < self.known.version
-                || self.history.is_some_and(|known| known != answer.history),
-            healed: self.seen.saturating_sub(answer.standing.spend).or_zero(),
+            rejoin: answer.version < self.known.version || another || emptied,
+            healed,
             ..Next::default()
         };
         self.seen = self.seen.max(answer.standing.spend);
         if self.history != Some(answer.history) {
-            // The store before may have heard what was said and not answered, and told others of it. Should it not have, no more is at
-            // stake than one message said; to leave it out would count it twice for good.
-            self.seen = self.seen.max(self.said);
+            self.may_have_lost();
         }
         if next.rejoin || next.healed.is_positive() {
             // Rows that were acknowledged may be lost as well.
@@ -562,9 +591,7 @@ impl Line {
         self.known.total = answer.total.max(self.known.total);
         self.known.unleased = answer.unleased;
         self.known.lost = answer.lost;
-        account
-            .totals()
-            .saw(self.seen, self.known.total, self.known.version);
+        self.note_seen(account);
         if !answer.applied {
             self.seq = self.seq.max(answer.seq);
             self.keep(message.usage);
@@ -575,6 +602,7 @@ impl Line {
             return next;
         }
         next.healed = Amount::ZERO;
+        self.unsure = false;
         acknowledge(account, &message.usage);
         account
             .purse()
@@ -672,6 +700,10 @@ impl Line {
             lost,
             ..
         } = snapshot;
+        if lost > self.known.lost && self.acked.spend.is_positive() {
+            // Some of it may be ours, which we said for the last time before it was lost.
+            self.say_again(account);
+        }
         let total = spend.max(self.known.total);
         let ends = |book: &Book, total| book.money_deadline(total, &policy, now.wall);
         let ended = match (ends(&self.known.book, self.known.total), ends(&book, total)) {

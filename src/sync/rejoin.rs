@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::{StreamExt as _, stream};
 
 use super::{Entry, Sync};
-use crate::books::remember::{PutBack, Remembered, Stands};
+use crate::books::remember::{PutBack, Stands};
 use crate::id::AccountId;
-use crate::ledger::TAIL_MAX;
-use crate::store::{KeyRecord, Snapshot, StoreError, Stored};
+use crate::store::{History, KeyRecord, Snapshot, StoreError, Stored};
 
 /// How often an account is tried while others write it too: all of them put the same back, so one of the first has it done.
 const TRIES_MAX: u32 = 16;
@@ -22,54 +21,80 @@ const PAGE: usize = 1_000;
 const AT_ONCE: usize = 16;
 
 impl Sync {
-    /// Remembers a book as it was read, with the entries at its end.
-    pub(super) async fn remember(
-        &self,
+    /// Takes up a book and keys as they stand, and remembers them. What is remembered and is more than that is put back first: `compared`
+    /// is the history in which that was done just now.
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        id: &AccountId,
+        mut compared: Option<History>,
+    ) -> Result<(), StoreError> {
+        // Keys may have been made for an account that is not loaded, too.
+        self.engine.forget_unknown();
+        for _ in 0..TRIES_MAX {
+            // Asked first: what is read may be of a later history, and is then compared once more.
+            let history = self.store.history(id).await?;
+            let Some(snapshot) = self.note(self.store.read(id, &[]).await)? else {
+                if !self.bury_if_purged(id).await? {
+                    self.missing(id);
+                }
+                return Ok(());
+            };
+            let keys = self.note(self.store.keys(id).await)?;
+            if let Some(entry) = self.entry(id) {
+                self.take_in(&entry, snapshot.clone(), keys.clone());
+                self.take_up_plans(&entry.account).await?;
+            }
+            let is_compared = compared == Some(history);
+            if self.remember(snapshot, keys, history, is_compared).await? {
+                return Ok(());
+            }
+            compared = self.rejoin(id).await?;
+        }
+        Err(too_many(id))
+    }
+
+    /// The store does not have an account. If it is remembered here, it had it: it may have lost any.
+    pub(super) fn missing(&self, id: &AccountId) {
+        // Whether it is, is noted there; who asks here goes on without it.
+        let _ = self.books.missing(id);
+    }
+
+    /// Remembers an account as it was taken up.
+    pub(super) async fn remember_or_warn(
+        self: &Arc<Self>,
         snapshot: Snapshot,
         keys: Vec<KeyRecord>,
-    ) -> Result<(), StoreError> {
-        let id = &snapshot.book.account;
-        let known = self.books.recall.version(id);
-        if known.is_some_and(|known| known >= snapshot.version) {
-            return Ok(());
-        }
-        let history = self.store.history(id).await?;
-        let tail = self.tail(&snapshot).await?;
-        self.books.recall.keep(Remembered {
-            history: Some(history),
-            events: self.books.recall.events(id).await,
-            ..Remembered::new(&snapshot, tail, keys)
-        });
-        Ok(())
-    }
-
-    /// Remembers an account that was changed through this replica and is not loaded: nobody else here would.
-    pub(super) async fn remember_unloaded(&self, id: &AccountId) -> Result<(), StoreError> {
-        if self.entry(id).is_some() {
-            return Ok(());
-        }
-        let Some(snapshot) = self.note(self.store.read(id, &[]).await)? else {
-            return Ok(());
-        };
-        let keys = self.note(self.store.keys(id).await)?;
-        self.remember(snapshot, keys).await
-    }
-
-    pub(super) async fn remember_or_warn(&self, snapshot: Snapshot, keys: Vec<KeyRecord>) {
+        history: History,
+    ) {
         let account = snapshot.book.account.clone();
-        if let Err(error) = self.remember(snapshot, keys).await {
+        let remembered = match self.remember(snapshot, keys, history, false).await {
+            Ok(false) => self.refresh(&account, None).await,
+            remembered => remembered.map(drop),
+        };
+        if let Err(error) = remembered {
             tracing::warn!(%account, %error, "could not be read to be remembered; its next change is");
         }
     }
 
-    /// The last entries of a book as it was read.
-    async fn tail(&self, snapshot: &Snapshot) -> Result<Vec<crate::ledger::Entry>, StoreError> {
-        let (id, book) = (&snapshot.book.account, &snapshot.book);
-        let after = Remembered::tail_after(book);
-        let mut tail = self.note(self.store.entries(id, after, TAIL_MAX).await)?;
-        // It may have gone on since.
-        tail.retain(|entry| entry.sequence <= book.entries);
-        Ok(tail)
+    /// See [`crate::books::Books::learn`].
+    async fn remember(
+        &self,
+        snapshot: Snapshot,
+        keys: Vec<KeyRecord>,
+        history: History,
+        compared: bool,
+    ) -> Result<bool, StoreError> {
+        let (id, recall) = (&snapshot.book.account, &self.books.recall);
+        if recall.knows(id, snapshot.version) && recall.is_compared(id, history) {
+            return Ok(true);
+        }
+        let tail = self.note(self.books.tail(&snapshot.book).await)?;
+        let stands = Stands {
+            snapshot,
+            tail,
+            keys,
+        };
+        Ok(self.books.learn(stands, history, compared).await)
     }
 
     /// Lets go of an account, and of what is remembered of it, if it is not in the store because it was purged there.
@@ -88,14 +113,19 @@ impl Sync {
         Ok(true)
     }
 
-    /// Compares an account with what this replica remembers of it, and puts back what the store lacks.
-    pub(super) async fn rejoin(&self, id: &AccountId) -> Result<(), StoreError> {
+    /// Compares an account with what this replica remembers of it, and puts back what the store lacks. Returns in which history.
+    pub(super) async fn rejoin(&self, id: &AccountId) -> Result<Option<History>, StoreError> {
+        let history = self.store.history(id).await?;
         if self.note(self.store.read(id, &[]).await)?.is_none() && self.bury_if_purged(id).await? {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(ours) = self.books.recall.get(id).await else {
-            return Ok(());
+        let Some(mut ours) = self.books.recall.get(id).await else {
+            return Ok(None);
         };
+        if let Some(entry) = self.entry(id) {
+            // What is in force here may be newer than what was remembered in time: what stands must be above that, too.
+            ours.version = ours.version.max(entry.line().known.version);
+        }
         let claims = ours.claims();
         for _ in 0..TRIES_MAX {
             let stands = self.stands(id, &claims).await?;
@@ -106,13 +136,16 @@ impl Sync {
             })?;
             let version = stands.map_or(0, |stands| stands.snapshot.version);
             if self.put_back(id, &plan, version).await? {
+                if let Some(entry) = self.entry(id) {
+                    // What it said of its spend may be lost as well.
+                    entry.line().say_again(&entry.account);
+                }
                 // Whoever put the book back, only who wrote an event knows it.
-                return self.note(self.store.announce(&ours.events).await);
+                self.note(self.store.announce(&ours.events).await)?;
+                return Ok(Some(history));
             }
         }
-        Err(StoreError::Unavailable(format!(
-            "`{id}` is being changed by too many at once"
-        )))
+        Err(too_many(id))
     }
 
     async fn stands(
@@ -123,7 +156,7 @@ impl Sync {
         let Some(snapshot) = self.note(self.store.read(id, claims).await)? else {
             return Ok(None);
         };
-        let tail = self.tail(&snapshot).await?;
+        let tail = self.note(self.books.tail(&snapshot.book).await)?;
         let keys = self.note(self.store.keys(id).await)?;
         Ok(Some(Stands {
             snapshot,
@@ -195,14 +228,13 @@ impl Sync {
 
     async fn reconcile_one(self: &Arc<Self>, id: &AccountId) -> Result<(), StoreError> {
         let history = self.store.history(id).await?;
-        let epoch = self.books.recall.epoch();
-        if self.books.recall.compared(id) == Some((history, epoch)) {
+        if self.books.recall.is_compared(id, history) {
             return Ok(());
         }
         self.status.restoring.store(true, Relaxed);
-        self.rejoin(id).await?;
+        let compared = self.rejoin(id).await?;
         self.account(id).await?;
-        self.refresh(id).await?;
+        self.refresh(id, compared).await?;
         self.books.recall.in_history(id, history).await;
         Ok(())
     }
@@ -235,4 +267,8 @@ impl Sync {
         });
         work.await;
     }
+}
+
+fn too_many(id: &AccountId) -> StoreError {
+    StoreError::Unavailable(format!("`{id}` is being changed by too many at once"))
 }

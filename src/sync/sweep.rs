@@ -74,6 +74,6 @@ impl Sync {
             tracing::debug!(%account, %error, "what is due could not be written down");
             return Ok(());
         }
-        self.refresh(account).await
+        self.refresh(account, None).await
     }
 }

@@ -101,6 +101,16 @@ labels! {
         Documents = "documents",
     }
 
+    /// How sending an event to a webhook endpoint ended.
+    Delivery {
+        /// It was taken.
+        Sent = "sent",
+        /// It was not, and is tried again.
+        Failed = "failed",
+        /// It was given up.
+        Dead = "dead",
+    }
+
     /// What became of a call that presented a licence.
     LicenceOutcome {
         /// It passed.
@@ -115,16 +125,6 @@ labels! {
         Revoked = "revoked",
         /// It is not for this model.
         ModelNotAllowed = "model_not_allowed",
-    }
-
-    /// How sending an event to a webhook endpoint ended.
-    Delivery {
-        /// It was taken.
-        Sent = "sent",
-        /// It was not, and is tried again.
-        Failed = "failed",
-        /// It was given up.
-        Dead = "dead",
     }
 
     /// How reading on for a client that left ended.

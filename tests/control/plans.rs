@@ -134,6 +134,43 @@ async fn a_plan_is_credit_of_its_own_and_counts_once() {
 }
 
 #[tokio::test]
+async fn a_plan_owes_nothing_whatever_the_rules_for_money() {
+    let (api, _) = Api::under(Policy {
+        credit_limit: amount("7"),
+        low_balance: Some(amount("1000")),
+        ..Policy::default()
+    })
+    .await;
+    api.open("a").await.unwrap();
+    let bought = client(&api)
+        .buy_plan(buy("1", "o1", 5))
+        .await
+        .unwrap()
+        .into_inner();
+    let purse = api.get(&bought.plan.unwrap().purse_account_id).await;
+    let rules = purse.effective_policy.unwrap();
+    assert_eq!(
+        (rules.credit_limit.unwrap().nanos, rules.low_balance),
+        (0, None)
+    );
+    let id = tollgate::id::AccountId::stored("a!vision").unwrap();
+    let book = api
+        .node
+        .core
+        .store
+        .read(&id, &[])
+        .await
+        .unwrap()
+        .unwrap()
+        .book;
+    assert_eq!(
+        book.floor,
+        tollgate::money::Amount::ZERO,
+        "nothing can be leased beyond what was bought"
+    );
+}
+
+#[tokio::test]
 async fn a_purchase_that_is_wrong_leaves_nothing_behind() {
     let (api, _) = Api::under(bounded()).await;
     api.open("a").await.unwrap();

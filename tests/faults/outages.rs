@@ -11,6 +11,7 @@ use super::load::{CALL_MAX, End, Load, Seen};
 use super::{at_risk, lasts, survive, survive_at_risk};
 use crate::support::redis::Keeps;
 use crate::support::tap::Mode;
+use crate::support::until;
 
 /// Longer than any timeout of a replica: 500 ms is the longest.
 const LONGER_THAN_TIMEOUTS: Duration = Duration::from_millis(1_500);
@@ -115,7 +116,19 @@ async fn killed_and_restarted_empty_at_once_and_again() {
 async fn emptied_while_it_runs() {
     // No connection breaks, and the server is the same: only what it does not know any more tells.
     let fault = async |fleet: &mut Fleet, _: &mut Load| {
+        let all = fleet.numbers();
         fleet.redis.command::<String>(&["FLUSHALL"]);
+        // What is put back is fenced: until all have said what they hold, nobody gets more, and nobody pays in.
+        until("a replica is told of the fence", async || {
+            for number in &all {
+                let fenced = fleet.replicas[*number].metric("tollgate_accounts_fenced");
+                if fenced.await > 0 {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
         lasts(fleet, Duration::from_secs(1)).await;
     };
     survive(forgetful(), fault).await;

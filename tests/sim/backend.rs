@@ -10,7 +10,7 @@ use tollgate::policy::Overrides;
 use tollgate::store::desk::Desk;
 use tollgate::store::{Commit, Snapshot};
 
-use super::driver::Job;
+use super::jobs::Job;
 use super::setup::{LEASE, MS, Micros};
 use super::store::account_id;
 use super::world::{Event, World};
@@ -202,7 +202,6 @@ impl World {
         &mut self,
         slot: usize,
         account: usize,
-        history: u64,
         job: &Job,
         stands: Stands,
     ) -> Option<(Commit, (Snapshot, Vec<Entry>))> {

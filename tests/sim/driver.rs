@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::books::remember::{PutBack, Remembered, Stands};
+use tollgate::books::remember::{PutBack, Remembered};
 use tollgate::clock::Monotonic;
-use tollgate::engine::{Ask as Request, Denied, ModelId};
-use tollgate::ledger::{Book, Command, TAIL_MAX};
+use tollgate::ledger::{Book, Entry};
 use tollgate::money::Amount;
 use tollgate::policy::{Policy, StoreOutage};
-use tollgate::store::{Change, History, Published, Scarce, Snapshot, StoreError, Stored};
+use tollgate::store::{Change, Published, Scarce, Snapshot, StoreError, Stored};
 use tollgate::sync::line::{Give, Need, Next};
-use tollgate::usage::{Certainty, Counts};
 
-use super::mutation::{self, Mutation};
-use super::replica::{OpenCall, Sent, Waiter, Want};
-use super::setup::{LEASE, MS, Micros, REFILL_WAIT, TIMEOUT};
-use super::store::{Ask, KEYS, Packet, Said, account_id};
+use super::jobs::Job;
+use super::mutation;
+use super::replica::Sent;
+use super::setup::{LEASE, MS, Micros, TIMEOUT};
+use super::store::{Ask, Packet, Said, account_id};
 use super::world::{Event, World};
 
 /// How many times a message is repeated at once when the store holds something else than believed.
@@ -27,9 +26,6 @@ const ROUNDS_PER_LOOK: u64 = 5;
 
 /// How long to wait for others to give back.
 const SCARCE_WAIT: Micros = 20 * MS;
-
-/// How often a command is tried against faster writers.
-const TRIES_MAX: u32 = 8;
 
 /// What is done with an answer.
 #[derive(Debug)]
@@ -54,19 +50,10 @@ pub(crate) enum Purpose {
     /// So many keys of those that are put back are there.
     PutKey(Box<PutBack>, usize),
     Look(Job),
-    Write(Job, Box<(Snapshot, Vec<tollgate::ledger::Entry>)>),
+    Write(Job, Box<(Snapshot, Vec<Entry>)>),
     /// The others are told; then silent ones are looked for.
     Seek,
     Tell,
-}
-
-/// A command that is carried out here: the backend's, or what is due.
-#[derive(Clone, Debug)]
-pub(crate) struct Job {
-    pub(crate) command: Command,
-    /// Which of the backend's it is.
-    pub(crate) number: Option<usize>,
-    pub(crate) tries: u32,
 }
 
 impl World {
@@ -108,7 +95,7 @@ impl World {
     }
 
     /// The history behind the connection, and how old it is by this replica's clock. A new connection asks for that first.
-    fn connect(&mut self, slot: usize) -> Option<(u64, Duration)> {
+    pub(crate) fn connect(&mut self, slot: usize) -> Option<(u64, Duration)> {
         let current = self.store.history;
         let away = self.replicas[slot].cut || self.now < self.store.frozen_until;
         let replica = &mut self.replicas[slot];
@@ -221,12 +208,12 @@ impl World {
             least: Amount::from_nanos(needs.min().unwrap_or(0)),
         };
         let policy = loaded.account.rules().policy.clone();
-        let before = loaded.account.purse().headroom();
+        let before = (loaded.account.purse().headroom(), loaded.account.shares());
         let message = loaded
             .line
             .message(&loaded.account, need, give, &policy, &times, now);
         let Some(mut message) = message else { return };
-        mutation::message(mistake, loaded, &mut message, before);
+        mutation::message(mistake, loaded, &mut message, before, now.mono);
         let limits = (message.rate.limit, message.places.limit);
         loaded.sent = Some(Sent {
             at: now.mono,
@@ -264,7 +251,7 @@ impl World {
     }
 
     /// Something that is tried again by the schedule.
-    fn failed(&mut self, slot: usize, account: usize, purpose: &Purpose) {
+    pub(crate) fn failed(&mut self, slot: usize, account: usize, purpose: &Purpose) {
         let replica = &mut self.replicas[slot];
         match purpose {
             Purpose::Load => {
@@ -310,7 +297,7 @@ impl World {
                 if let Some(opened) = opened {
                     self.opened(slot, account, history, *opened);
                 } else {
-                    self.replicas[slot].reconcile = true;
+                    self.missing(slot, account);
                 }
             }
             (Purpose::Refresh { compared }, Said::Read(read)) => {
@@ -379,11 +366,11 @@ impl World {
             }
             _ => {}
         }
-        let truth = &mut self.idents[replica.ident].truth[account];
-        truth.seen = loaded.line.seen();
-        truth.total = truth.total.max(loaded.line.known.total);
-        truth.history = loaded.line.history();
+        self.note_seen(slot, account);
         self.check(account);
+        if gone {
+            self.doubt_all(slot);
+        }
         if (next.rejoin || gone) && self.replicas[slot].comparing.insert(account) {
             self.compare(slot, account);
         }
@@ -396,6 +383,16 @@ impl World {
             next,
             answer.is_some_and(|answer| answer.fenced),
         );
+    }
+
+    /// What the file has beside the counters.
+    pub(crate) fn note_seen(&mut self, slot: usize, account: usize) {
+        let replica = &self.replicas[slot];
+        if let Some(loaded) = &replica.loaded[account] {
+            let truth = &mut self.idents[replica.ident].truth[account];
+            truth.seen = loaded.line.seen();
+            truth.total = truth.total.max(loaded.line.known.total);
+        }
     }
 
     /// What an answer asks for.
@@ -443,7 +440,7 @@ impl World {
         }
     }
 
-    fn awake(&mut self, slot: usize, account: usize, wait: Micros) {
+    pub(crate) fn awake(&mut self, slot: usize, account: usize, wait: Micros) {
         let life = self.replicas[slot].life;
         self.at(
             wait,
@@ -462,329 +459,6 @@ impl World {
         let heard = replica.reachable_since.map(|since| now.since(since));
         if heard.is_some_and(|heard| heard >= World::millis(LEASE)) {
             self.send(slot, account, Ask::Lapse, Purpose::Tell);
-        }
-    }
-
-    /// Reads a book and takes it up.
-    pub(crate) fn refresh(&mut self, slot: usize, account: usize) {
-        let Some(loaded) = self.replicas[slot].loaded(account) else {
-            return;
-        };
-        if !std::mem::replace(&mut loaded.refreshing, true) {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
-            self.send(slot, account, ask, Purpose::Refresh { compared: false });
-        }
-    }
-
-    /// The same for an account that may not be taken up: what is remembered of it is to be whole.
-    fn learn(&mut self, slot: usize, account: usize) {
-        if self.replicas[slot].loaded[account].is_some() {
-            self.refresh(slot, account);
-        } else {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
-            self.send(slot, account, ask, Purpose::Refresh { compared: false });
-        }
-    }
-
-    /// Whether what is remembered of an account was not compared with this history yet.
-    fn uncompared(&self, slot: usize, account: usize, history: u64) -> bool {
-        let known = self.replicas[slot].recall.get(&account);
-        known.is_some_and(|known| known.history != Some(History(history)))
-    }
-
-    fn refreshed(
-        &mut self,
-        slot: usize,
-        account: usize,
-        history: u64,
-        compared: bool,
-        read: Option<Stands>,
-    ) {
-        let first = !compared && self.uncompared(slot, account, history);
-        let replica = &mut self.replicas[slot];
-        if let Some(loaded) = replica.loaded(account) {
-            loaded.refreshing = false;
-        }
-        if compared {
-            replica.comparing.remove(&account);
-        }
-        let Some(stands) = read else {
-            replica.reconcile = true;
-            return;
-        };
-        if first && self.mutation != Some(Mutation::TakesInUncompared) {
-            // What it has may lack what is remembered here: that comes first, or it would be forgotten.
-            replica.reconcile = true;
-            self.reconcile(slot);
-            return;
-        }
-        self.remember(slot, account, history, &stands);
-        let policy = self.policy_of(account, &stands.snapshot.book);
-        let replica = &mut self.replicas[slot];
-        let now = replica.hands.now(self.now);
-        let engine = Arc::clone(&replica.engine);
-        if let Some(loaded) = replica.loaded[account].as_mut() {
-            let keys = stands.keys.iter();
-            let keys = keys.map(|key| engine.load_key(None, &loaded.account, key.clone()));
-            loaded.keys = keys.collect();
-            loaded
-                .line
-                .follow(&loaded.account, stands.snapshot, policy, now);
-        } else if compared {
-            self.load(slot, account);
-        }
-        if compared {
-            if let Some(known) = self.replicas[slot].recall.get_mut(&account) {
-                known.history = Some(History(history));
-            }
-            // Also who has nothing new to say: what it said before may be lost.
-            let quiet = self.mutation == Some(Mutation::QuietRejoin);
-            if let Some(loaded) = self.replicas[slot].loaded(account).filter(|_| !quiet) {
-                loaded.line.in_history(History(history));
-                self.publish(slot, account, Give::Spare, 0);
-            }
-        }
-        self.awake(slot, account, 0);
-    }
-
-    pub(crate) fn remember(&mut self, slot: usize, account: usize, history: u64, stands: &Stands) {
-        let replica = &mut self.replicas[slot];
-        replica.seen_accounts = true;
-        let known = replica.recall.get(&account);
-        if known.is_some_and(|known| known.knows(stands.snapshot.version)) {
-            return;
-        }
-        let Stands {
-            snapshot,
-            tail,
-            keys,
-        } = stands.clone();
-        let fresh = Remembered {
-            history: Some(History(history)),
-            ..Remembered::new(&snapshot, tail, keys)
-        };
-        replica.recall.insert(account, fresh);
-    }
-
-    /// Takes an account up.
-    pub(crate) fn load(&mut self, slot: usize, account: usize) {
-        let replica = &mut self.replicas[slot];
-        if replica.up && replica.loaded[account].is_none() && replica.loading.insert(account) {
-            let hour = replica.hands.now(self.now).wall.hour();
-            self.send(slot, account, Ask::Open(hour), Purpose::Load);
-        }
-    }
-
-    fn opened(
-        &mut self,
-        slot: usize,
-        account: usize,
-        history: u64,
-        (opened, stands): (tollgate::store::Opened, Stands),
-    ) {
-        if self.uncompared(slot, account, history) {
-            self.replicas[slot].reconcile = true;
-            self.reconcile(slot);
-            return;
-        }
-        if self.replicas[slot].loaded[account].is_none() {
-            self.take_up(slot, account, &opened);
-        }
-        self.remember(slot, account, history, &stands);
-    }
-
-    /// Every account that is remembered is compared, if the store's history is another one; and what the file counted is taken up.
-    pub(crate) fn reconcile(&mut self, slot: usize) {
-        let Some((history, _)) = self.connect(slot) else {
-            return;
-        };
-        self.replicas[slot].reconcile = false;
-        for account in 0..self.setup.accounts {
-            if self.uncompared(slot, account, history) {
-                if self.replicas[slot].comparing.insert(account) {
-                    self.compare(slot, account);
-                }
-            } else if self.idents[self.replicas[slot].ident].truth[account].spend > 0 {
-                self.load(slot, account);
-            }
-        }
-    }
-
-    fn compare(&mut self, slot: usize, account: usize) {
-        let Some(ours) = self.replicas[slot].recall.get(&account).cloned() else {
-            self.replicas[slot].comparing.remove(&account);
-            return;
-        };
-        let ask = Ask::Read {
-            claims: ours.claims(),
-            after: None,
-        };
-        self.send(slot, account, ask, Purpose::Compare(Box::new(ours)));
-    }
-
-    fn compared(&mut self, slot: usize, account: usize, ours: &Remembered, read: Option<Stands>) {
-        let wall = self.replicas[slot].hands.now(self.now).wall;
-        let read = mutation::stands(self.mutation, read);
-        let plan = ours.put_back(read.as_ref(), |book| self.policy_of(account, book), wall);
-        let plan = match plan {
-            Ok(plan) => mutation::plan(self.mutation, plan),
-            Err(error) => {
-                self.breaks("commands are put back", error.to_string());
-                return;
-            }
-        };
-        self.say(|world| {
-            let (
-                who,
-                PutBack {
-                    commands,
-                    forgotten,
-                    ..
-                },
-            ) = (world.who(slot), &plan);
-            format!("{who} puts back {commands} commands of a{account}, {forgotten} forgotten")
-        });
-        if plan.forgotten > 0 && ours.book.entries <= TAIL_MAX as u64 {
-            let how = format!(
-                "{} forgot {} entries of a{account}",
-                self.who(slot),
-                plan.forgotten
-            );
-            self.breaks("what was acknowledged is remembered", how);
-            return;
-        }
-        let version = read.map_or(0, |stands| stands.snapshot.version);
-        if let Some(commit) = &plan.commit {
-            let commit = Box::new(commit.clone());
-            let ask = Ask::Commit {
-                commit,
-                command: None,
-            };
-            self.send(slot, account, ask, Purpose::PutBack(Box::new(plan)));
-        } else {
-            self.put_keys(slot, account, Box::new(plan), 0, version);
-        }
-    }
-
-    fn put_keys(
-        &mut self,
-        slot: usize,
-        account: usize,
-        plan: Box<PutBack>,
-        at: usize,
-        version: u64,
-    ) {
-        if let Some(key) = plan.keys.get(at) {
-            let key = Box::new(key.clone());
-            let ask = Ask::PutKey {
-                expected: version,
-                key,
-            };
-            self.send(slot, account, ask, Purpose::PutKey(plan, at));
-        } else {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
-            self.send(slot, account, ask, Purpose::Refresh { compared: true });
-        }
-    }
-
-    /// Lets the ledger look.
-    fn observe(&mut self, slot: usize, account: usize) {
-        let Some(loaded) = self.replicas[slot].loaded(account) else {
-            return;
-        };
-        if !std::mem::replace(&mut loaded.observing, true) {
-            let job = Job {
-                command: Command::observe(),
-                number: None,
-                tries: 0,
-            };
-            self.run_job(slot, account, job);
-        }
-    }
-
-    pub(crate) fn run_job(&mut self, slot: usize, account: usize, job: Job) {
-        let ask = Ask::Read {
-            claims: job.command.claims(),
-            after: None,
-        };
-        self.send(slot, account, ask, Purpose::Look(job));
-    }
-
-    pub(crate) fn job_failed(&mut self, slot: usize, account: usize, job: &Job) {
-        match job.number {
-            Some(number) => self.command_failed(number),
-            None => self.observed(slot, account),
-        }
-    }
-
-    pub(crate) fn observed(&mut self, slot: usize, account: usize) {
-        if let Some(loaded) = self.replicas[slot].loaded(account) {
-            loaded.observing = false;
-        }
-    }
-
-    fn looked(
-        &mut self,
-        slot: usize,
-        account: usize,
-        history: u64,
-        job: Job,
-        read: Option<Stands>,
-    ) {
-        let Some(stands) = read.filter(|_| !self.uncompared(slot, account, history)) else {
-            self.replicas[slot].reconcile = true;
-            self.job_failed(slot, account, &job);
-            return;
-        };
-        // What it is written on is remembered, so that what is written goes on from there.
-        if self.mutation != Some(Mutation::RemembersLittle) {
-            self.remember(slot, account, history, &stands);
-        }
-        if let Some((commit, written)) = self.carry_out(slot, account, history, &job, stands) {
-            let ask = Ask::Commit {
-                commit: Box::new(commit),
-                command: job.number,
-            };
-            self.send(slot, account, ask, Purpose::Write(job, Box::new(written)));
-        }
-    }
-
-    fn written(
-        &mut self,
-        slot: usize,
-        account: usize,
-        mut job: Job,
-        (mut snapshot, entries): (Snapshot, Vec<tollgate::ledger::Entry>),
-        stored: Result<Stored, StoreError>,
-    ) {
-        match stored {
-            Ok(Stored::At(version)) => {
-                snapshot.version = version;
-                let recall = &mut self.replicas[slot].recall;
-                let known = recall.get(&account).cloned();
-                if let Some(fresh) = Remembered::wrote(known, &snapshot, &entries) {
-                    recall.insert(account, fresh);
-                }
-                match job.number {
-                    Some(number) => self.acknowledged(slot, number),
-                    None => self.observed(slot, account),
-                }
-                self.learn(slot, account);
-            }
-            Ok(Stored::Conflict) if job.tries < TRIES_MAX => {
-                job.tries += 1;
-                self.run_job(slot, account, job);
-            }
-            _ => self.job_failed(slot, account, &job),
         }
     }
 
@@ -837,151 +511,5 @@ impl World {
         for account in 0..self.setup.accounts {
             self.refresh(slot, account);
         }
-    }
-
-    pub(crate) fn call(&mut self, slot: usize) {
-        let mix = self.setup.mixes[slot].clone();
-        let rests = mix.rest > 0 && self.dice.chance(30);
-        let delay = self.some(if rests { mix.rest } else { mix.pace });
-        self.at(delay, Event::Call(slot));
-        let replica = &self.replicas[slot];
-        if !self.calling || !replica.up || replica.leaving.is_some() {
-            return;
-        }
-        let account = self.dice.roll(self.setup.accounts as u64) as usize;
-        let want = Want {
-            amount: self.dice.pick(&self.setup.holds.clone()),
-            key: self.dice.roll(KEYS as u64) as usize,
-            named: self.dice.chance(500),
-        };
-        if self.replicas[slot].loaded[account].is_none() {
-            self.load(slot, account);
-        } else if self.attempt(slot, account, want) == Some(Denied::Lease) {
-            self.wait(
-                slot,
-                account,
-                Waiter {
-                    want,
-                    until: self.now + REFILL_WAIT,
-                },
-            );
-        }
-        self.check(account);
-    }
-
-    /// A call waits for a lease; whoever comes first asks for it.
-    fn wait(&mut self, slot: usize, account: usize, waiter: Waiter) {
-        let times = self.setup.times;
-        let replica = &mut self.replicas[slot];
-        let now = replica.hands.now(self.now);
-        let Some(loaded) = replica.loaded(account) else {
-            return;
-        };
-        if loaded.line.failed_lately(&times, now) {
-            return;
-        }
-        loaded.waiting.push(waiter);
-        if !loaded.line.is_in_flight() {
-            self.publish(slot, account, Give::Spare, 0);
-        }
-    }
-
-    pub(crate) fn wake(&mut self, slot: usize, life: u64, account: usize) {
-        let replica = &mut self.replicas[slot];
-        if replica.life != life {
-            return;
-        }
-        let Some(loaded) = replica.loaded(account) else {
-            return;
-        };
-        let failing = loaded.line.failing();
-        let waiting = std::mem::take(&mut loaded.waiting);
-        for waiter in waiting {
-            if failing || waiter.until <= self.now {
-                continue;
-            }
-            if self.attempt(slot, account, waiter.want) == Some(Denied::Lease) {
-                self.wait(slot, account, waiter);
-            }
-        }
-        self.check(account);
-    }
-
-    /// A call comes in, and is admitted or not.
-    pub(crate) fn attempt(&mut self, slot: usize, account: usize, want: Want) -> Option<Denied> {
-        let replica = &mut self.replicas[slot];
-        let now = replica.hands.now(self.now);
-        let engine = Arc::clone(&replica.engine);
-        let loaded = replica.loaded[account].as_ref()?;
-        let name = want.named.then_some("m");
-        let ask = Request {
-            model: name,
-            counted_as: name.map_or(ModelId::NONE, |name| engine.model(name).unwrap()),
-            priced: true,
-            amount: Amount::from_nanos(want.amount),
-            worst: Amount::from_nanos(want.amount),
-            more: None,
-        };
-        let key = Arc::clone(loaded.keys.get(want.key)?);
-        let hold = match engine.admit(key, ask, now) {
-            Ok(hold) => hold,
-            Err((_, denied)) => return Some(denied),
-        };
-        let over = now.mono >= loaded.lease_end;
-        let whose = (
-            loaded.keys[want.key].id().clone(),
-            engine.model_name(ask.counted_as),
-        );
-        self.done.admitted += 1;
-        let call = self.done.admitted;
-        let open = OpenCall {
-            account,
-            hold,
-            whose,
-        };
-        self.replicas[slot].calls.insert(call, open);
-        if over {
-            let how = format!(
-                "{} admitted a call of a{account} after its lease",
-                self.who(slot)
-            );
-            self.breaks("a lease that is over is not used", how);
-        }
-        let life = self.replicas[slot].life;
-        let slow = self.dice.chance(self.setup.mixes[slot].slow);
-        let lasts = self.some(if slow { 7 * LEASE / 2 } else { 60 * MS });
-        self.at(lasts, Event::Settle { slot, life, call });
-        None
-    }
-
-    pub(crate) fn settle(&mut self, slot: usize, life: u64, call: u64) {
-        if self.replicas[slot].life != life {
-            return;
-        }
-        let Some(open) = self.replicas[slot].calls.remove(&call) else {
-            return;
-        };
-        let account = open.account;
-        let mix = self.setup.mixes[slot].clone();
-        let held = open.hold.amount().nanos();
-        if self.dice.chance(mix.dropped) {
-            self.drop_call(slot, open);
-        } else {
-            let cost = if self.dice.chance(mix.above) {
-                held + self.dice.amount(20)
-            } else if self.dice.chance(mix.free) {
-                0
-            } else {
-                self.dice.amount(held + 1)
-            };
-            self.count(slot, &open, cost, Certainty::Exact);
-            open.hold.settle(
-                Amount::from_nanos(cost),
-                Certainty::Exact,
-                &Counts::default(),
-            );
-        }
-        self.check(account);
-        self.dies(slot);
     }
 }

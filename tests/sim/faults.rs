@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::replica::Replica;
 use super::setup::{Fault, MS, Micros};
 use super::world::{Event, World};
 
@@ -36,23 +37,18 @@ impl World {
             }),
             Fault::Rollback => {
                 let which = self.dice.roll(1 << 20);
-                self.lose(|world| world.store.fall_back(which, None));
+                self.fall_back(which, None);
             }
             Fault::RollbackOne => {
                 let which = self.dice.roll(1 << 20);
                 let account = self.dice.roll(self.setup.accounts as u64) as usize;
-                self.lose(|world| world.store.fall_back(which, Some(account)));
+                self.fall_back(which, Some(account));
             }
-            Fault::Empty => {
+            Fault::Empty | Fault::Flush => {
                 // Somebody must remember each account, or it is gone for good.
-                let known = |account: usize| {
-                    self.replicas
-                        .iter()
-                        .any(|replica| replica.recall.contains_key(&account))
-                };
-                if (0..self.setup.accounts).all(known) {
+                if (0..self.setup.accounts).all(|account| known(&self.replicas, account)) {
                     self.lose(|world| {
-                        world.store.empty();
+                        world.store.empty(fault == Fault::Empty);
                         true
                     });
                 }
@@ -66,6 +62,15 @@ impl World {
                 });
             }
         }
+    }
+
+    fn fall_back(&mut self, which: u64, account: Option<usize>) {
+        self.lose(|world| {
+            let World {
+                store, replicas, ..
+            } = world;
+            store.fall_back(which, account, |account| known(replicas, account))
+        });
     }
 
     fn cut(&mut self, slot: usize) {
@@ -115,4 +120,11 @@ impl World {
             self.listen_soon(slot, 400 * MS);
         }
     }
+}
+
+/// Whether somebody remembers an account.
+fn known(replicas: &[Replica], account: usize) -> bool {
+    replicas
+        .iter()
+        .any(|replica| replica.recall.contains_key(&account))
 }

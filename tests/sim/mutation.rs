@@ -33,6 +33,8 @@ pub(crate) enum Mutation {
     SharesBeyond,
     /// Nothing that was lost is found again: what is said again is added.
     HealsByAdding,
+    /// What somebody saw spent, and it does not have, is not set aside.
+    ForgetsLost,
     /// A replica that was retired and comes back begins from zero.
     BeginsFromZero,
     // What it does with silence and loss.
@@ -72,6 +74,8 @@ pub(crate) enum Mutation {
     KeepsCeiling,
     /// It goes on using shares that it lost while it was silent.
     KeepsShares,
+    /// It goes on using shares that it gives back, until it hears that they were.
+    GivesBackLate,
     /// Places that calls in flight keep let others in.
     KeptPlacesOpen,
     // What it remembers and puts back.
@@ -87,42 +91,47 @@ pub(crate) enum Mutation {
     QuietRejoin,
     /// It remembers of a command only what it wrote.
     RemembersLittle,
+    /// And takes that for all there is.
+    TakesPartForWhole,
 }
 
-/// All of them.
-pub(crate) const ALL: &[Mutation] = &[
-    Mutation::SkipsBelieved,
-    Mutation::AddsRepeats,
-    Mutation::IgnoresSeq,
-    Mutation::GrantsTwice,
-    Mutation::AnswersMore,
-    Mutation::SharesBeyond,
-    Mutation::HealsByAdding,
-    Mutation::BeginsFromZero,
-    Mutation::NoFence,
-    Mutation::ShortFence,
-    Mutation::NoFenceOfItsOwn,
-    Mutation::LapseTakesHolds,
-    Mutation::LapsesSoon,
-    Mutation::ForgetsTombstones,
-    Mutation::NoTotal,
-    Mutation::ForgetsSaid,
-    Mutation::NoHistory,
-    Mutation::RowsOnce,
-    Mutation::RowsAcknowledged,
-    Mutation::NoSelfFence,
-    Mutation::NoMargin,
-    Mutation::LeaseFromAnswer,
-    Mutation::LeaseFromLoss,
-    Mutation::KeepsCeiling,
-    Mutation::KeepsShares,
-    Mutation::KeptPlacesOpen,
-    Mutation::PutsNothingBack,
-    Mutation::AdjustsTwice,
-    Mutation::ReusesVersions,
-    Mutation::TakesInUncompared,
-    Mutation::QuietRejoin,
-    Mutation::RemembersLittle,
+/// All of them, and within how many seeds each must be found.
+pub(crate) const ALL: &[(Mutation, u64)] = &[
+    (Mutation::SkipsBelieved, 20),
+    (Mutation::AddsRepeats, 20),
+    (Mutation::IgnoresSeq, 200),
+    (Mutation::GrantsTwice, 20),
+    (Mutation::AnswersMore, 20),
+    (Mutation::SharesBeyond, 20),
+    (Mutation::HealsByAdding, 20),
+    (Mutation::ForgetsLost, 50),
+    (Mutation::BeginsFromZero, 2_000),
+    (Mutation::NoFence, 20),
+    (Mutation::ShortFence, 500),
+    (Mutation::NoFenceOfItsOwn, 2_000),
+    (Mutation::LapseTakesHolds, 1_000),
+    (Mutation::LapsesSoon, 300),
+    (Mutation::ForgetsTombstones, 100),
+    (Mutation::NoTotal, 500),
+    (Mutation::ForgetsSaid, 50),
+    (Mutation::NoHistory, 2_000),
+    (Mutation::RowsOnce, 20),
+    (Mutation::RowsAcknowledged, 20),
+    (Mutation::NoSelfFence, 100),
+    (Mutation::NoMargin, 100),
+    (Mutation::LeaseFromAnswer, 200),
+    (Mutation::LeaseFromLoss, 50),
+    (Mutation::KeepsCeiling, 20),
+    (Mutation::KeepsShares, 4_000),
+    (Mutation::GivesBackLate, 100),
+    (Mutation::KeptPlacesOpen, 20),
+    (Mutation::PutsNothingBack, 200),
+    (Mutation::AdjustsTwice, 100),
+    (Mutation::ReusesVersions, 2_000),
+    (Mutation::TakesInUncompared, 500),
+    (Mutation::QuietRejoin, 2_000),
+    (Mutation::RemembersLittle, 4_000),
+    (Mutation::TakesPartForWhole, 4_000),
 ];
 
 /// What a mistake of a replica needs to know of its past.
@@ -178,7 +187,6 @@ pub(crate) fn publish(
     ground: &Ground,
 ) -> Result<Published, StoreError> {
     let mut message = message.clone();
-    let mut ground = *ground;
     let stands = desk.row(who).row;
     let old = message.seq <= stands.seq;
     let set_seq = |desk: &mut Desk, seq: u64| {
@@ -198,7 +206,6 @@ pub(crate) fn publish(
             message.places.limit *= 2;
         }
         Some(Mutation::HealsByAdding) => message.seen = Amount::ZERO,
-        Some(Mutation::NoFence | Mutation::NoFenceOfItsOwn) => ground.lease_ms = 0,
         Some(Mutation::BeginsFromZero) => {
             if let Some(left) = desk.tombstones.remove(who) {
                 let other = ReplicaId::new(&format!("{who}x")).unwrap();
@@ -207,9 +214,15 @@ pub(crate) fn publish(
         }
         _ => {}
     }
-    let mut answer = desk.publish(who, &message, &ground)?;
+    let mut answer = desk.publish(who, &message, ground)?;
     if mutation == Some(Mutation::IgnoresSeq) && old {
         set_seq(desk, stands.seq);
+    }
+    if mutation == Some(Mutation::ForgetsLost) {
+        let head = &mut desk.head;
+        let lost = std::mem::take(&mut head.lost);
+        head.total = head.total.saturating_sub(lost);
+        head.unleased = head.unleased.saturating_add(lost);
     }
     let granted = answer
         .standing
@@ -222,6 +235,14 @@ pub(crate) fn publish(
         answer.standing.committed = answer.standing.committed.saturating_add(granted);
     }
     Ok(answer)
+}
+
+/// For how long an account is fenced that is put back, in ms.
+pub(crate) fn own_fence(mutation: Maybe) -> u64 {
+    match mutation {
+        Some(Mutation::NoFence | Mutation::NoFenceOfItsOwn) => 0,
+        _ => LEASE / MS,
+    }
 }
 
 /// Takes back what silent replicas have.
@@ -252,12 +273,13 @@ pub(crate) fn lapse(mutation: Maybe, desk: &mut Desk, age: Duration, ground: &Gr
     }
 }
 
-/// A replica's message leaves. `headroom` is what was free before it was made.
+/// A replica's message leaves. `headroom` is what was free before it was made, `shares` what it had.
 pub(crate) fn message(
     mutation: Maybe,
     loaded: &mut Loaded,
     message: &mut Publish,
-    headroom: Amount,
+    (headroom, shares): (Amount, (Option<u64>, Option<u64>)),
+    now: Monotonic,
 ) {
     let past = &mut loaded.past;
     match mutation {
@@ -276,6 +298,9 @@ pub(crate) fn message(
     }
     past.shares = (None, None);
     past.sent.clone_from(&message.usage);
+    if mutation == Some(Mutation::GivesBackLate) {
+        use_shares(loaded, shares, now);
+    }
 }
 
 /// An answer comes, or none.
@@ -316,10 +341,7 @@ pub(crate) fn after_answer(
             account.lease_until(now.plus(lease.saturating_sub(loaded.margin)));
         }
         Some(Mutation::KeepsShares) if answer.is_some() => {
-            if let (Some(rate), Some(places)) = loaded.past.shares {
-                account.share_rate(rate, Default::default(), now);
-                account.share_places(places);
-            }
+            use_shares(loaded, loaded.past.shares, now);
         }
         Some(Mutation::KeptPlacesOpen) => {
             if let Some(answer) = answer.filter(|_| account.shares().1.is_some()) {
@@ -327,6 +349,18 @@ pub(crate) fn after_answer(
             }
         }
         _ => {}
+    }
+}
+
+/// It uses these shares, where there are limits.
+fn use_shares(loaded: &Loaded, shares: (Option<u64>, Option<u64>), now: Monotonic) {
+    let account = &loaded.account;
+    let limits = account.shares();
+    if let (Some(rate), Some(_)) = (shares.0, limits.0) {
+        account.share_rate(rate, Default::default(), now);
+    }
+    if let (Some(places), Some(_)) = (shares.1, limits.1) {
+        account.share_places(places);
     }
 }
 

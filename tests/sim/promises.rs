@@ -10,8 +10,8 @@ use tollgate::store::desk::Desk;
 use tollgate::store::shared::LiveRow;
 use tollgate::store::{Publish, Published, Stored};
 
-use super::setup::{LEASE, MS, Micros, Setup};
-use super::store::{Ask, KEYS, Packet, Said};
+use super::setup::{MS, Micros, Setup};
+use super::store::{Ask, Packet, Said};
 use super::world::World;
 
 /// A promise that was broken, and how.
@@ -35,8 +35,12 @@ struct Over {
     /// Money: settlements above their holds until they are published; after a lapse, what was spent or held and not reported; after a
     /// loss of history, what the store does not know any more, until it is said again.
     money: i64,
+    /// How much of that joined the bound.
+    counted: i64,
     /// Calls in flight: of a replica that lapsed, or whose limit is new.
     places: u64,
+    /// The places that the store granted: only these let calls in.
+    granted: u64,
 }
 
 /// One account under watch.
@@ -48,8 +52,8 @@ pub(crate) struct Watch {
     /// The published bound: what may be spent and held beyond that.
     bound: i64,
     over: Vec<Over>,
-    /// In which history each one's message was last carried out.
-    spoke: Vec<u64>,
+    /// Since which loss of the store each one's message was carried out.
+    pub(crate) spoke: Vec<u64>,
     /// What the store has of each one's spend: within a history it never falls.
     stored: Vec<i64>,
     /// The highest total that anybody saw who has spoken in this history.
@@ -63,11 +67,14 @@ pub(crate) struct Watch {
     /// All shares of the rate and of places: more than the limit only where calls were in flight when it came, or what a new history did
     /// not know is said again; that only shrinks.
     shared: [u64; 2],
+    /// All places that were granted: more than the limit only where it was lowered.
+    granted: u64,
 }
 
 /// What stood before a message was carried out.
-pub(crate) struct Before {
-    rows: BTreeMap<ReplicaId, LiveRow>,
+pub(crate) enum Before {
+    Rows(BTreeMap<ReplicaId, LiveRow>),
+    Seq(u64),
 }
 
 /// What one who counts has of an account, and what the store has set aside for it.
@@ -116,6 +123,7 @@ impl Watch {
             unheard: 0,
             fenced: false,
             shared: [0; 2],
+            granted: 0,
         }
     }
 
@@ -129,6 +137,7 @@ impl Watch {
     pub(crate) fn counted(&mut self, ident: usize, above: i64) {
         let above = above.max(0);
         self.over[ident].money += above;
+        self.over[ident].counted += above;
         self.bound += above;
     }
 }
@@ -206,14 +215,15 @@ impl World {
         }
         let (mut above, fenced) = (0, watch.fenced);
         for (ident, one) in uses.iter().enumerate() {
-            let over = &mut self.watch[account].over[ident].money;
+            let over = &mut self.watch[account].over[ident];
             above += one.above();
-            if one.above() > *over {
+            if one.above() > over.money {
                 let how = format!(
-                    "a{account}: r{ident} may use {} of {} set aside, which is {} more than {over}",
+                    "a{account}: r{ident} may use {} of {} set aside, which is {} more than {}",
                     one.usable,
                     one.committed,
-                    one.above() - *over
+                    one.above() - over.money,
+                    over.money
                 );
                 self.breaks("P3 rights are set aside before they are used", how);
                 return;
@@ -221,7 +231,8 @@ impl World {
             // A message that gives back may be on its way: what was overdrawn shows once it is there. So may an answer of a history that
             // is over.
             if !fenced {
-                *over = (*over).min(one.above().max(one.debt));
+                over.money = over.money.min(one.above().max(one.debt));
+                over.counted = over.counted.min(over.money);
             }
         }
         let watch = &self.watch[account];
@@ -264,7 +275,7 @@ impl World {
             }
         }
         let fenced = self.watch[account].fenced;
-        let (mut rates, mut places, mut over_places) = (0, 0, 0);
+        let (mut rates, mut places, mut over_places, mut granted) = (0, 0, 0, 0);
         let mut broken = None;
         for (ident, one) in uses.iter().enumerate() {
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
@@ -272,7 +283,16 @@ impl World {
             if rate > one.row_rate && !fenced && !no_rate {
                 broken = Some(format!("rate: r{ident} uses {rate} of {}", one.row_rate));
             }
-            let over = &mut self.watch[account].over[ident].places;
+            let over = &mut self.watch[account].over[ident];
+            granted += over.granted;
+            let share = one.places.filter(|_| one.leased).unwrap_or(0);
+            if share > over.granted && !fenced && !no_places {
+                let granted = over.granted;
+                broken = Some(format!(
+                    "places: r{ident} lets in {share}, {granted} were granted"
+                ));
+            }
+            let over = &mut over.places;
             let above = one.places_used().saturating_sub(one.row_places);
             if fenced {
                 // What a new history does not know goes on as it was; it is not granted to others.
@@ -301,6 +321,11 @@ impl World {
             }
         }
         watch.shared = shared;
+        let most = places_limit.max(watch.granted);
+        if granted > most && !fenced && !no_places {
+            broken = Some(format!("places: {granted} are granted of {most}"));
+        }
+        watch.granted = granted;
         if !no_rate && !fenced && rates > shared[0] {
             broken = Some(format!("rate: {rates} are in use of {}", shared[0]));
         }
@@ -319,18 +344,22 @@ impl World {
         }
     }
 
-    pub(crate) fn before(&self, packet: &Packet) -> Option<Before> {
-        let rows = || self.store.desks[packet.account].rows.clone();
-        matches!(packet.ask, Ask::Lapse).then(|| Before { rows: rows() })
+    pub(crate) fn before(&self, packet: &Packet) -> Before {
+        let desk = &self.store.desks[packet.account];
+        match packet.ask {
+            Ask::Lapse => Before::Rows(desk.rows.clone()),
+            _ => Before::Seq(desk.row(&packet.who).row.seq),
+        }
     }
 
     /// What must hold of the store after a message.
-    pub(crate) fn after(&mut self, packet: &Packet, said: &Said, before: Option<Before>) {
+    pub(crate) fn after(&mut self, packet: &Packet, said: &Said, before: &Before) {
         let account = packet.account;
         let desk = Arc::clone(&self.store.desks[account]);
         match (&packet.ask, said) {
             (Ask::Publish(message), Said::Published(Ok(answer))) => {
-                self.published(packet, message, answer, &desk);
+                let spoke = matches!(before, Before::Seq(seq) if message.seq > *seq);
+                self.published(packet, message, answer, spoke, &desk);
             }
             (Ask::Commit { command, .. }, Said::Stored(Ok(Stored::At(_)))) => {
                 if let Some(number) = command {
@@ -341,7 +370,11 @@ impl World {
                     self.breaks("P1 conservation", format!("a{account}: {how}"));
                 }
             }
-            (Ask::Lapse, _) => self.lapsed(account, &before.unwrap().rows, &desk),
+            (Ask::Lapse, _) => {
+                if let Before::Rows(rows) = before {
+                    self.lapsed(account, rows, &desk);
+                }
+            }
             (Ask::Publish(_), Said::Published(Err(tollgate::store::StoreError::NoAccount(_))))
             | (Ask::Open(_) | Ask::Read { .. } | Ask::Scarce(_), _) => return,
             (Ask::Publish(message), Said::Published(Err(error))) => {
@@ -356,14 +389,21 @@ impl World {
     }
 
     /// P2: what is stored of a replica's spend is never more than it spent, never falls within a history, and is what its usage says.
-    fn published(&mut self, packet: &Packet, message: &Publish, answer: &Published, desk: &Desk) {
+    fn published(
+        &mut self,
+        packet: &Packet,
+        message: &Publish,
+        answer: &Published,
+        spoke: bool,
+        desk: &Desk,
+    ) {
         let (account, ident) = (packet.account, ident_of(&packet.who));
         let who = format!("a{account}: r{ident}");
         let spend = desk.row(&packet.who).row.spend.nanos();
         let truth = &self.idents[ident].truth[account];
-        let (true_spend, seen_total) = (truth.spend, truth.total.nanos());
+        let (true_spend, seen_total) = (truth.spend, message.total.nanos());
         let watch = &mut self.watch[account];
-        if message.seq == answer.seq {
+        if spoke {
             watch.best = watch.best.max(seen_total);
         }
         let (believed, new) = (message.believed, message.new);
@@ -371,9 +411,17 @@ impl World {
             new.rate.saturating_sub(believed.rate),
             new.places.saturating_sub(believed.places),
         ];
-        let known = watch.spoke[ident] == self.store.history;
+        let known = watch.spoke[ident] == self.store.era;
         if answer.applied {
-            watch.spoke[ident] = self.store.history;
+            let places = &mut watch.over[ident].granted;
+            let fresh = answer.standing.places - new.places;
+            let room = answer.places.shared <= message.places.limit;
+            *places = if room {
+                answer.standing.places
+            } else {
+                (*places).min(new.places) + fresh
+            };
+            watch.spoke[ident] = self.store.era;
             watch.shared[0] += claims[0];
             watch.shared[1] += claims[1];
         }
@@ -381,7 +429,7 @@ impl World {
         let fell = spend < before;
         watch.stored[ident] = before.max(spend);
         let truth = &mut self.idents[ident].truth[account];
-        if message.seq == answer.seq {
+        if spoke {
             let stored: i64 = watch.stored.iter().sum();
             let missing = seen_total - (stored - (spend - before) + watch.due);
             watch.due += missing.max(0);
@@ -431,6 +479,11 @@ impl World {
                     let watch = &mut self.watch[account];
                     watch.shared[at] = watch.shared[at].max(*shared);
                 }
+            }
+            let watch = &mut self.watch[account];
+            let granted: u64 = watch.over.iter().map(|over| over.granted).sum();
+            if answer.applied && granted <= answer.places.shared {
+                watch.granted = watch.granted.max(granted);
             }
         }
         let broken = if spend > true_spend {
@@ -510,8 +563,9 @@ impl World {
             let watch = &mut self.watch[account];
             let over = &mut watch.over[ident];
             let risk = (one.used - kept.nanos()).max(over.money);
-            watch.bound += risk - over.money;
-            over.money = risk;
+            watch.bound += risk - over.counted;
+            (over.money, over.counted) = (risk, risk);
+            over.granted = 0;
             over.places = over.places.max(one.in_flight);
         }
     }
@@ -519,7 +573,7 @@ impl World {
     /// The store's history is another one: it may know less of what is in use. Rights from before go on until their leases end; no new
     /// ones are given until then.
     pub(crate) fn lost(&mut self, before: &[Arc<Desk>]) {
-        for account in 0..self.setup.accounts {
+        for (account, before) in before.iter().enumerate() {
             let desk = Arc::clone(&self.store.desks[account]);
             for ident in 0..self.idents.len() {
                 let one = self.usage(ident, account, &desk);
@@ -528,7 +582,7 @@ impl World {
                 watch.stored[ident] = stored;
                 let over = &mut watch.over[ident];
                 // What was set aside may have been used by now, or is by an answer on its way.
-                let set_aside = before[account].row(&self.idents[ident].name).row.committed;
+                let set_aside = before.row(&self.idents[ident].name).row.committed;
                 let most = one.usable.max(set_aside.nanos()) - one.committed;
                 over.money = over.money.max(most);
                 let places = one.places_used().saturating_sub(one.row_places);
@@ -551,13 +605,14 @@ impl World {
         for ident in 0..self.idents.len() {
             let one = self.usage(ident, account, &desk);
             let watch = &mut self.watch[account];
-            if watch.spoke[ident] == self.store.history {
+            if watch.spoke[ident] == self.store.era {
                 continue;
             }
             let unknown = (one.used - one.committed).max(0);
             watch.bound += unknown;
-            watch.over[ident].money = unknown;
+            (watch.over[ident].money, watch.over[ident].counted) = (unknown, unknown);
             watch.over[ident].places = one.in_flight;
+            watch.over[ident].granted = 0;
             let rate = one.rate.filter(|_| one.leased).unwrap_or(0);
             if one.leased && (one.above() > unknown || rate > one.row_rate) {
                 let how = format!("a{account}: r{ident} has a lease that the store does not know");
@@ -565,109 +620,5 @@ impl World {
                 return;
             }
         }
-    }
-
-    /// Nothing goes wrong any more, and everybody is back.
-    pub(crate) fn heal(&mut self) {
-        self.say(|_| "everything is well again".into());
-        self.trouble = false;
-        self.store.frozen_until = self.now;
-        for slot in 0..self.replicas.len() {
-            self.mend(slot);
-            if self.replicas[slot].leaving.is_some() {
-                self.stop(slot, true);
-            }
-            let life = self.replicas[slot].life;
-            self.boot(slot, life);
-        }
-    }
-
-    /// What must hold once everything is well again.
-    pub(crate) fn come_to_rest(&mut self) -> Result<(), Broken> {
-        self.run_until(self.now + 3 * LEASE)?;
-        self.calling = false;
-        // The longest call, the latest message, and some leases of time.
-        self.run_until(self.now + 11 * LEASE)?;
-        for account in 0..self.setup.accounts {
-            if let Err(how) = self.converged(account) {
-                let promise = "all is told once everything is well";
-                return Err(Broken {
-                    at: self.now,
-                    promise,
-                    how,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn converged(&self, account: usize) -> Result<(), String> {
-        let desk = &self.store.desks[account];
-        self.check_commands(account, desk)?;
-        let (mut gone, mut stored) = (0, 0);
-        for ident in &self.idents {
-            let (name, truth) = (&ident.name, &ident.truth[account]);
-            let row = desk.row(name).row;
-            let spend = row.spend.nanos();
-            stored += spend;
-            if ident.slot.is_none() {
-                gone += truth.stored - spend;
-                continue;
-            }
-            if spend != truth.spend {
-                return Err(format!(
-                    "a{account}: {spend} stored of {name}, {} spent",
-                    truth.spend
-                ));
-            }
-            let loaded = ident
-                .slot
-                .is_some_and(|slot| self.replicas[slot].loaded[account].is_some());
-            if !loaded {
-                // What it had goes back once somebody looks for it.
-                continue;
-            }
-            if row.committed.nanos() != spend || row.rate.share > 0 || row.places.share > 0 {
-                return Err(format!("a{account}: {name} is at rest and has {row:?}"));
-            }
-            let usage = desk
-                .usage
-                .iter()
-                .filter(|((who, hour, ..), _)| who == name && hour.is_none());
-            let usage: BTreeMap<_, _> = usage
-                .map(|((_, _, key, model), tally)| ((key.clone(), model.clone()), *tally))
-                .collect();
-            if usage != truth.lifetime {
-                return Err(format!(
-                    "a{account}: usage of {name}: {usage:?}, not {:?}",
-                    truth.lifetime
-                ));
-            }
-        }
-        let lost = desk.head.lost.nanos();
-        if lost > gone {
-            return Err(format!(
-                "a{account}: {lost} are lost, {gone} of it went with its file"
-            ));
-        }
-        if desk.head.total.nanos() != stored + lost {
-            return Err(format!("a{account}: the total is {}", desk.head.total));
-        }
-        let absorbed = desk.book.as_ref().map_or(0, |book| book.absorbed.nanos());
-        if absorbed > desk.head.total.nanos() {
-            return Err(format!(
-                "a{account}: {absorbed} absorbed of {}",
-                desk.head.total
-            ));
-        }
-        for replica in &self.replicas {
-            if replica.open(account) != (0, 0) {
-                return Err(format!("a{account}: a hold never ended"));
-            }
-        }
-        if desk.keys.len() != KEYS {
-            return Err(format!("a{account}: the keys are {:?}", desk.keys));
-        }
-        Ok(())
     }
 }

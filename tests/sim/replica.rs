@@ -20,7 +20,8 @@ use super::setup::{DRIFT_PPM, LEASE, MS, Micros};
 use super::store::DAWN;
 use super::world::{Event, World};
 
-type Whose = (KeyId, Option<ModelName>);
+/// Whose calls, of which model.
+pub(crate) type Whose = (KeyId, Option<ModelName>);
 
 /// What was really spent under one name, of one account, and what its file has of it.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +35,6 @@ pub(crate) struct Truth {
     /// Beside them: see [`Own`].
     pub(crate) seen: Amount,
     pub(crate) total: Amount,
-    pub(crate) history: Option<History>,
     /// The highest spend that a store ever confirmed, for judging what was lost with a file.
     pub(crate) stored: i64,
 }
@@ -136,6 +136,8 @@ pub(crate) struct Replica {
     pub(crate) hands: Hands,
     /// What it remembers, in its file.
     pub(crate) recall: BTreeMap<usize, Remembered>,
+    /// Accounts that are to be compared with the store though its history is the same.
+    pub(crate) doubted: BTreeSet<usize>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) loaded: Vec<Option<Loaded>>,
     /// Accounts that are being taken up, and compared.
@@ -156,7 +158,12 @@ pub(crate) struct Replica {
 }
 
 fn new_engine() -> Arc<Engine> {
-    Engine::new([1; 16], Bounds::default(), Counters::in_memory())
+    // Nobody asks for unknown keys here, and each start would pay for a table of them.
+    let bounds = Bounds {
+        unknown_keys_max: 1,
+        ..Bounds::default()
+    };
+    Engine::new([1; 16], bounds, Counters::in_memory())
 }
 
 impl Truth {
@@ -209,6 +216,7 @@ impl Replica {
         self.loaded.iter_mut().for_each(|loaded| *loaded = None);
         self.loading.clear();
         self.comparing.clear();
+        self.doubted.clear();
         self.link = None;
         self.met.clear();
         self.seen_accounts = false;
@@ -250,6 +258,7 @@ impl World {
                 wall: 0,
             },
             recall: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             engine: new_engine(),
             loaded: (0..self.setup.accounts).map(|_| None).collect(),
             loading: BTreeSet::new(),
@@ -276,7 +285,7 @@ impl World {
     }
 
     /// Takes an account up, with what the file has of it.
-    pub(crate) fn take_up(&mut self, slot: usize, account: usize, opened: &Opened) {
+    pub(crate) fn take_up(&mut self, slot: usize, account: usize, history: u64, opened: &Opened) {
         let policy = self.policy_of(account, &opened.snapshot.book);
         let replica = &mut self.replicas[slot];
         let truth = &self.idents[replica.ident].truth[account];
@@ -295,8 +304,9 @@ impl World {
             lifetime: truth.lifetime.clone(),
             seen: truth.seen,
             total: truth.total,
-            history: truth.history,
+            history: replica.recall.get(&account).and_then(|known| known.history),
         };
+        let another = own.history.is_some_and(|known| known != History(history));
         let rules = rules(
             &opened.snapshot.book,
             opened.snapshot.spend,
@@ -317,6 +327,9 @@ impl World {
         let keys = keys.collect();
         let mut line = Line::new(opened, own, now);
         line.go_by(&taken, policy, now);
+        if another {
+            line.say_again(&taken);
+        }
         replica.loaded[account] = Some(Loaded {
             account: taken,
             keys,
@@ -331,6 +344,7 @@ impl World {
             margin: self.setup.times.margin,
             past: Past::default(),
         });
+        self.note_seen(slot, account);
     }
 
     /// A call is counted: what a crash leaves in the file from now on.

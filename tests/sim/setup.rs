@@ -48,8 +48,10 @@ pub(crate) enum Fault {
     Rollback,
     /// The store loses the last writes of one account.
     RollbackOne,
-    /// The store loses everything.
+    /// The store loses everything, and begins another history.
     Empty,
+    /// It loses everything, and nothing says so: it was emptied while it ran.
+    Flush,
     /// The time of day of a replica is set.
     Jump,
 }
@@ -105,7 +107,7 @@ pub(crate) struct Setup {
 }
 
 /// What each theme lets go wrong; one that is named twice comes twice as often.
-const THEMES: [&[Fault]; 9] = [
+const THEMES: [&[Fault]; 10] = [
     &[],
     &[Fault::Cut, Fault::Cut, Fault::Freeze],
     &[
@@ -125,6 +127,7 @@ const THEMES: [&[Fault]; 9] = [
     &[Fault::Crash, Fault::Crash, Fault::Rollback, Fault::Freeze],
     &[Fault::Empty, Fault::Cut, Fault::Crash, Fault::Loss],
     &[Fault::Restart, Fault::Cut, Fault::Cut, Fault::Jump],
+    &[Fault::Flush, Fault::Cut, Fault::Crash, Fault::Loss],
     &[
         Fault::Crash,
         Fault::Loss,
@@ -136,6 +139,7 @@ const THEMES: [&[Fault]; 9] = [
         Fault::Rollback,
         Fault::RollbackOne,
         Fault::Empty,
+        Fault::Flush,
         Fault::Jump,
     ],
 ];

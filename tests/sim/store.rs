@@ -86,6 +86,10 @@ enum Since {
 pub(crate) struct Store {
     pub(crate) desks: Vec<Arc<Desk>>,
     pub(crate) history: u64,
+    /// How often it lost something, or may have.
+    pub(crate) era: u64,
+    /// It was emptied without beginning another history.
+    pub(crate) emptied_quietly: bool,
     since: Option<Since>,
     kept: VecDeque<Vec<Arc<Desk>>>,
     pub(crate) frozen_until: Micros,
@@ -119,6 +123,8 @@ impl Store {
         Self {
             desks,
             history: 1,
+            era: 1,
+            emptied_quietly: false,
             since: Some(Since::Start),
             kept: VecDeque::new(),
             frozen_until: 0,
@@ -165,16 +171,29 @@ impl Store {
     /// Begins another history.
     pub(crate) fn restart(&mut self) {
         self.history += 1;
+        self.era += 1;
         self.since = None;
     }
 
     /// Loses what came after one of the states that were kept, of all accounts or of one. False if there is none.
-    pub(crate) fn fall_back(&mut self, which: u64, account: Option<usize>) -> bool {
+    pub(crate) fn fall_back(
+        &mut self,
+        which: u64,
+        account: Option<usize>,
+        known: impl Fn(usize) -> bool,
+    ) -> bool {
         if self.kept.is_empty() {
             return false;
         }
         let at = (which % self.kept.len() as u64) as usize;
         let before = self.kept[at].clone();
+        if before
+            .iter()
+            .enumerate()
+            .any(|(account, desk)| desk.book.is_none() && !known(account))
+        {
+            return false;
+        }
         match account {
             None => self.desks = before,
             Some(account) => self.desks[account] = Arc::clone(&before[account]),
@@ -185,13 +204,19 @@ impl Store {
         true
     }
 
-    /// Loses everything.
-    pub(crate) fn empty(&mut self) {
+    /// Loses everything; its history is another one, or not.
+    pub(crate) fn empty(&mut self, restarted: bool) {
         for desk in &mut self.desks {
             *desk = Arc::default();
         }
         self.kept.clear();
-        self.restart();
+        if restarted {
+            self.restart();
+        } else {
+            self.era += 1;
+            self.emptied_quietly = true;
+            self.since = None;
+        }
     }
 
     /// Whether nothing is granted to a message.
@@ -217,7 +242,8 @@ impl Store {
         now: Micros,
         mutation: Option<Mutation>,
     ) -> Said {
-        let ground = self.ground(packet, now);
+        let mut ground = self.ground(packet, now);
+        ground.lease_ms = mutation::own_fence(mutation);
         let desk = &mut self.desks[packet.account];
         match &packet.ask {
             Ask::Publish(message) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tollgate::clock::Hour;
 use tollgate::ledger::Claim;
-use tollgate::store::{Change, Commit, Lapsed, Scarce, StoreError, Stored};
+use tollgate::store::{Change, Commit, Lapsed, Restore, Scarce, StoreError, Stored};
 
 use super::*;
 
@@ -434,4 +434,63 @@ pub(super) async fn concurrent_keys_all_land(f: &Fixture) {
     }
     assert_eq!(f.store.keys(&account("a")).await.unwrap().len(), 20);
     assert_eq!(snapshot(&*f.store, "a").await.version, 21, "one for each");
+}
+
+pub(super) async fn what_is_put_back_is_fenced_for_a_lease_time(f: &Fixture) {
+    let store = &*f.store;
+    let back = |expected, version, credit| Commit {
+        restore: Some(Restore {
+            version,
+            entries_gone: 0,
+        }),
+        ..plain(expected, book("a", credit), credit)
+    };
+    let stored = store.commit(back(0, 7, 100)).await.unwrap();
+    assert_eq!(stored, Stored::At(7));
+    // A replica tells what it had, and gets no more; nor does the other one, or a share.
+    let (mut one, mut two) = (Speaker::new("a", "r-1"), Speaker::new("a", "r-2"));
+    two.rate = Sought {
+        limit: 10,
+        demand: 5,
+        want: 5,
+    };
+    let is_fenced = !f.fence.is_zero();
+    let first = one.say(store, 0, 30, 30).await;
+    let second = two.say(store, 0, 30, 30).await;
+    assert_eq!((first.fenced, second.fenced), (is_fenced, is_fenced));
+    let granted = if is_fenced { (0, 0) } else { (30, 5) };
+    for (answer, rate) in [(first, 0), (second, granted.1)] {
+        assert!(answer.applied, "{answer:?}");
+        let stands = (answer.standing.committed, answer.standing.rate);
+        assert_eq!(stands, (nano(granted.0), rate), "{answer:?}");
+    }
+    let more = plain(7, book("a", 5), 5);
+    if is_fenced {
+        let refused = store.commit(more.clone()).await;
+        let Err(StoreError::Fenced(left)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(!left.is_zero() && left <= f.fence, "{left:?}");
+    }
+    // What else was lost is put back meanwhile, and makes it no longer.
+    let stored = store.commit(back(7, 9, 20)).await.unwrap();
+    assert_eq!(stored, Stored::At(9));
+    let more = Commit {
+        expected: 9,
+        ..more
+    };
+    let stored = until("the fence is over", async || {
+        match store.commit(more.clone()).await {
+            Err(StoreError::Fenced(_)) => None,
+            stored => Some(stored),
+        }
+    });
+    assert_eq!(stored.await.unwrap(), Stored::At(10));
+    let later = one.say(store, 0, 10, 10).await;
+    assert!(!later.fenced && later.applied, "{later:?}");
+    let kept = granted.0 + 10;
+    assert_eq!(later.standing.committed, nano(kept), "{later:?}");
+    // A new account is fenced by nothing.
+    seed(store, "b", 10).await;
+    assert!(!Speaker::new("b", "r-1").say(store, 0, 1, 1).await.fenced);
 }

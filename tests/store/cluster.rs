@@ -26,6 +26,7 @@ pub(super) async fn fixture(cluster: &Cluster, prefix: &str) -> Fixture {
     let settings = Settings {
         prefix: prefix.into(),
         login: redis::login(),
+        fence: FENCE,
         ..settings(cluster)
     };
     let store = RedisStore::connect(settings, Clock::system()).unwrap();
@@ -33,6 +34,7 @@ pub(super) async fn fixture(cluster: &Cluster, prefix: &str) -> Fixture {
     Fixture {
         store: Arc::new(store),
         clock: Clock::system(),
+        fence: FENCE,
         _keep: Box::new(()),
     }
 }

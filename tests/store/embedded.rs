@@ -14,6 +14,8 @@ pub(super) fn fixture() -> Fixture {
     Fixture {
         store: Arc::new(open(dir.path(), &clock)),
         clock,
+        // One process has the file: no rights from before are in use that it does not know of.
+        fence: Duration::ZERO,
         _keep: Box::new(dir),
     }
 }

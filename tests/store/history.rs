@@ -196,3 +196,23 @@ async fn a_clock_that_was_set_back_makes_no_long_fence() {
     let since: u64 = server.command(&["HGET", HISTORIES, &told(&server)]);
     assert!(since < (now + 3_600) * 1_000, "{since}");
 }
+
+#[tokio::test]
+async fn a_promotion_under_a_living_connection_is_a_new_history() {
+    let server = Server::start().await;
+    let one = store(&server);
+    let before = standing(&one).await;
+    seed(&one, "a", 1).await;
+    let connections = || {
+        let stats: String = server.command(&["INFO", "clients"]);
+        let line = stats
+            .lines()
+            .find_map(|l| l.strip_prefix("connected_clients:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let open = connections();
+    let _: String = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let _: String = server.command(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(connections(), open, "none was closed");
+    assert!(standing_after(&one, &before).await.fenced);
+}

@@ -1,6 +1,8 @@
 //! The end of an account: all of it leaves, and its name is never used again.
 
 use tollgate::ledger::Claim;
+use tollgate::store::desk::Desk;
+use tollgate::store::shared::Ground;
 use tollgate::store::{Change, Commit, Restore, StoreError};
 
 use super::*;
@@ -134,4 +136,21 @@ pub(super) async fn only_the_version_that_was_read_is_purged(f: &Fixture) {
     let none = store.purge(&account("none"), 0, NOON).await;
     assert!(matches!(none, Err(StoreError::NoAccount(_))), "{none:?}");
     assert_eq!(store.purged(&account("none")).await.unwrap(), None);
+}
+
+/// The model that the simulator and the planner go by forgets as the stores do.
+#[test]
+fn the_model_of_a_store_forgets_too() {
+    let (mut desk, ground, name) = (Desk::default(), Ground::default(), account("a"));
+    let none = desk.purge(&name, 0, NOON);
+    assert!(matches!(none, Err(StoreError::NoAccount(_))), "{none:?}");
+    desk.commit(&plain(0, book("a", 5), 5), &ground).unwrap();
+    desk.put_key(1, key("a", "k1", "d1"));
+    assert_eq!(desk.purge(&name, 1, NOON).unwrap(), Stored::Conflict);
+    assert!(matches!(desk.purge(&name, 2, NOON), Ok(Stored::At(_))));
+    assert!(desk.read(&[]).is_none() && desk.keys.is_empty());
+    let again = desk.commit(&plain(0, book("a", 5), 5), &ground);
+    assert!(matches!(again, Err(StoreError::Purged(_))), "{again:?}");
+    assert!(matches!(desk.purge(&name, 9, NOON), Ok(Stored::At(_))));
+    assert_eq!(desk.purged, Some(NOON));
 }

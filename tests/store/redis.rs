@@ -24,6 +24,7 @@ pub(super) async fn fixture() -> Fixture {
     let settings = Settings {
         reach: Reach::Server(server.url()),
         login: login(),
+        fence: FENCE,
         ..Settings::default()
     };
     let store = RedisStore::connect(settings, Clock::system()).unwrap();
@@ -31,6 +32,7 @@ pub(super) async fn fixture() -> Fixture {
     Fixture {
         store: Arc::new(store),
         clock: Clock::system(),
+        fence: FENCE,
         _keep: Box::new(server),
     }
 }

@@ -350,6 +350,6 @@ pub(super) async fn the_same_commands_give_the_same_ledger(f: &Fixture) {
     assert_eq!(kinds.len(), 23, "{kinds:?}\n{answers:#?}");
     let refused = answers
         .iter()
-        .filter(|answer| !answer.starts_with(['{', 'n']));
+        .filter(|answer| !answer.starts_with('{') && *answer != "null");
     assert_eq!(refused.count(), 22, "{answers:#?}");
 }

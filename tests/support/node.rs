@@ -237,7 +237,7 @@ impl Node {
         self.core.sync.refresh(account).await.unwrap();
     }
 
-    async fn try_recharge(
+    pub(crate) async fn try_recharge(
         &self,
         account: &AccountId,
         order: &str,

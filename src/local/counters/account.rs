@@ -15,6 +15,7 @@ use crate::usage::Tally;
 
 /// What this replica has of an account that is about to be loaded: the slots of its latest hours, and what was folded of all
 /// earlier ones. As long as it is there, none of the slots is folded.
+#[must_use = "an account is taken up to be loaded"]
 #[derive(Debug)]
 pub struct TakenUp {
     counters: AccountCounters,

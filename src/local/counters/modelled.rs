@@ -41,6 +41,9 @@ impl Region {
     }
 }
 
+/// In a model there is nothing to fetch.
+pub(crate) const fn fetch_ahead(_: usize) {}
+
 /// Words, as long as they are referred to.
 #[derive(Debug)]
 pub(super) struct Kept<T: Words>(Arc<T>);

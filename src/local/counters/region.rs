@@ -148,6 +148,22 @@ impl<T: Words> Deref for Kept<T> {
     }
 }
 
+/// Tells the processor that what lies at an address is about to be changed. Only a hint: the address may be of anything, or of
+/// nothing any more.
+#[inline]
+pub(crate) fn fetch_ahead(address: usize) {
+    let at = std::ptr::without_provenance::<i8>(address);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is there on every x86-64 processor, reads and writes nothing that a program can see, and does not
+    // fault whatever the address is.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 impl<T: Words> Clone for Kept<T> {
     fn clone(&self) -> Self {
         Self {

@@ -98,9 +98,8 @@ impl Slot {
         }
     }
 
-    /// Where its words are, as a number.
-    #[cfg(test)]
-    pub(super) fn address(&self) -> usize {
+    /// Where its words are, as a number: for [`super::fetch_ahead`].
+    pub(crate) fn address(&self) -> usize {
         std::ptr::from_ref::<UsageWords>(&self.words).addr()
     }
 

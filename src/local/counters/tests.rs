@@ -437,16 +437,11 @@ fn freed_slots_are_used_again_under_a_new_generation() {
     let dir = dir();
     let counters = dir.open();
     let slot = count(&counters, "a", "k1", 1, 7);
-    let first = slot.generation().unwrap();
-    let address = slot.address();
-    let ours = || vec![(account("a"), slot.clone())];
-    assert!(counters.free(ours()).unwrap().is_empty(), "somebody has it");
-    assert_eq!(costs(&counters, "a"), [("k1".into(), 7)]);
-    let (free, id) = (ours(), account("a"));
-    drop(slot);
-    assert_eq!(counters.free(free).unwrap(), [first]);
+    let (first, address) = (slot.generation().unwrap(), slot.address());
+    let freed = counters.free(vec![(account("a"), slot)]).unwrap();
+    assert_eq!(freed, [first]);
     assert!(
-        counters.accounts.get(&id).is_none(),
+        counters.accounts.get(&account("a")).is_none(),
         "nothing of the account is left"
     );
     let used = |key: &str| count(&counters, "b", key, 1, 5);
@@ -456,6 +451,20 @@ fn freed_slots_are_used_again_under_a_new_generation() {
     assert!(again.generation().unwrap() > first);
     assert_eq!(again.tally().cost_nanos, 5, "nothing of the first is left");
     assert_eq!(counters.unprotected(), 0);
+}
+
+#[test]
+fn a_place_that_somebody_may_count_into_is_not_given_out() {
+    let dir = dir();
+    let counters = dir.open();
+    let slot = count(&counters, "a", "k1", 1, 7);
+    let freed = counters.free(vec![(account("a"), slot.clone())]).unwrap();
+    assert!(freed.is_empty());
+    assert_eq!(costs(&counters, "a"), [], "it is folded all the same");
+    let used = |key: &str| count(&counters, "b", key, 1, 5);
+    let slots: Vec<Slot> = (0..2 * SLOTS).map(|n| used(&format!("k{n}"))).collect();
+    assert!(slots.iter().all(|other| other.address() != slot.address()));
+    assert_eq!(slot.tally().cost_nanos, 7);
 }
 
 #[test]

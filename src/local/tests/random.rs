@@ -274,10 +274,10 @@ fn row_of(call: &Call) -> RowKey {
 
 proptest! {
     // Each starts a database and kills it some times, with a sync of the disk each time.
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_counted_is_there(steps in vec(step(), 1..60)) {
+    fn what_was_counted_is_there(steps in vec(step(), 1..50)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);

@@ -43,6 +43,7 @@ pub(super) fn commit(writer: &mut Writer, commit: &Commit) -> Result<Stored, Sto
             return Ok(Stored::Conflict);
         }
     }
+    // Never fenced, also not what is put back: one process has the file, so there are no rights that it does not know of.
     if let (0, Some(restore)) = (head.version, commit.restore) {
         writer.put(ENTRIES_GONE, account, &restore.entries_gone)?;
     }
@@ -130,7 +131,7 @@ fn plan(
             .get::<_, Tombstone>(TOMBSTONES, place)?
             .map_or_else(LiveRow::default, LiveRow::from),
     };
-    // One process has the file: it loses no history, so nothing is ever fenced.
+    // Nothing is ever fenced: see `commit`.
     let ground = Ground {
         now_ms,
         ..Ground::default()

@@ -1,6 +1,7 @@
 //! Books and keys: reading them as they were at one instant, writing them by compare-and-set, relaying their events.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use redis::Value;
 
@@ -162,22 +163,21 @@ impl Redis {
             words.push(json(claim)?);
         }
         // What a store lost is put back while it is fenced; anything else waits.
-        let restores = commit.restore.is_some();
+        let (restores, lease) = (commit.restore.is_some(), millis(self.fence));
         let make = move |standing: &link::Standing| {
             let mut command = eval(&COMMIT, &keys);
-            command
-                .arg(u8::from(standing.fenced && !restores))
-                .arg(&words);
+            command.arg(u8::from(restores)).arg(millis(standing.wait));
+            command.arg(lease).arg(&words);
             command
         };
-        let reply = self
-            .link
-            .reply(Ask::with(self.names.head(account), make))
-            .await?;
-        let wait = reply.standing.wait;
-        let said: String = take(reply)?;
+        let ask = Ask::with(self.names.head(account), make);
+        let said: String = take(self.link.reply(ask).await?)?;
+        if let Some(wait) = said.strip_prefix("fenced ") {
+            return Err(StoreError::Fenced(Duration::from_millis(number(Some(
+                wait,
+            ))?)));
+        }
         match said.as_str() {
-            "fenced" => Err(StoreError::Fenced(wait)),
             "at" => {
                 self.link.saw_accounts();
                 // It is written. Events that are not relayed now are by the account's next word.
@@ -348,6 +348,11 @@ impl Redis {
             _ => Ok(Stored::Conflict),
         }
     }
+}
+
+/// Rounded up: what is left of a fence is not nothing.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// A book and its totals, without claims; `None` if there is no account.

@@ -21,7 +21,6 @@ use std::vec;
 use futures_util::FutureExt as _;
 use redis::aio::PubSub;
 use redis::{FromRedisValue, Value};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -43,11 +42,12 @@ pub(super) use slots::in_one_slot;
 pub(super) struct Link {
     means: Arc<Means>,
     place: Place,
-    /// Follows what sentinels or a cluster say of themselves.
-    follower: Option<JoinHandle<()>>,
+    /// Follows what Redis, sentinels or a cluster say of themselves.
+    follower: JoinHandle<()>,
 }
 
 /// Where commands go.
+#[derive(Clone)]
 enum Place {
     One(Arc<Node>),
     Many(Arc<Cluster>),
@@ -68,21 +68,21 @@ pub(super) struct Post {
 }
 
 enum PostPlace {
-    /// Where the last connection for commands was made.
-    One(watch::Receiver<Option<Address>>),
+    /// Where the connection for commands is.
+    One(Arc<Node>),
     Many(Arc<Cluster>),
 }
 
 impl Post {
     /// Ends when the master is another one, or the node has left its cluster: it may still be there and say nothing.
-    pub(super) async fn lost(&mut self) {
+    pub(super) async fn lost(&self) {
         let Self { address, place } = self;
         match place {
-            PostPlace::One(connected) => {
-                let elsewhere = |at: &Option<Address>| at.as_ref().is_some_and(|at| at != address);
-                if connected.wait_for(elsewhere).await.is_err() {
-                    // The node is gone, and the store with it.
-                    std::future::pending().await
+            PostPlace::One(node) => {
+                let mut made = node.made();
+                while !node.is_elsewhere(address) {
+                    // It cannot fail: the node is here.
+                    let _ = made.changed().await;
                 }
             }
             PostPlace::Many(cluster) => {
@@ -109,34 +109,26 @@ impl Link {
             response_timeout: settings.response_timeout,
         });
         let with = Arc::clone(&means);
-        let (place, follower) = match way {
-            Way::Server(address) => {
-                let node = Node::new(Target::Server(address), false);
-                (Place::One(Arc::new(node)), None)
-            }
-            Way::Master(sentinels) => {
-                let node = Arc::new(Node::new(Target::Master(sentinels), false));
-                let followed = Arc::clone(&node);
-                let follow = move || {
-                    let (node, means) = (Arc::clone(&followed), Arc::clone(&with));
-                    async move { node.follow_master(&means).await }
-                };
-                (Place::One(node), Some(tokio::spawn(forever(follow))))
-            }
-            Way::Cluster(seeds) => {
-                let cluster = Arc::new(Cluster::new(seeds));
-                let followed = Arc::clone(&cluster);
-                let follow = move || {
-                    let (cluster, means) = (Arc::clone(&followed), Arc::clone(&with));
-                    async move { cluster.look_after(&means).await }
-                };
-                (Place::Many(cluster), Some(tokio::spawn(forever(follow))))
+        let one = |target| Arc::new(Node::new(target, false));
+        let place = match way {
+            Way::Server(address) => Place::One(one(Target::Server(address))),
+            Way::Master(sentinels) => Place::One(one(Target::Master(sentinels))),
+            Way::Cluster(seeds) => Place::Many(Arc::new(Cluster::new(seeds))),
+        };
+        let followed = place.clone();
+        let follow = move || {
+            let (place, means) = (followed.clone(), Arc::clone(&with));
+            async move {
+                match place {
+                    Place::One(node) => node.watch(&means).await,
+                    Place::Many(cluster) => cluster.look_after(&means).await,
+                }
             }
         };
         Ok(Self {
             means,
             place,
-            follower,
+            follower: tokio::spawn(forever(follow)),
         })
     }
 
@@ -220,8 +212,8 @@ impl Link {
     pub(super) async fn subscription(&self) -> Result<(PubSub, Post), StoreError> {
         let (address, place) = match &self.place {
             Place::One(node) => {
-                let connected = PostPlace::One(node.connected_at());
-                (node.locate(self.until()).await?, connected)
+                let place = PostPlace::One(Arc::clone(node));
+                (node.locate(self.until()).await?, place)
             }
             Place::Many(cluster) => {
                 let none = || StoreError::Unavailable("the cluster has no seeds".into());
@@ -253,8 +245,6 @@ async fn forever<F: Future<Output = ()>>(follow: impl Fn() -> F) {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(follower) = &self.follower {
-            follower.abort();
-        }
+        self.follower.abort();
     }
 }

@@ -101,7 +101,7 @@ async fn listen(
         subscribed.map_err(|error| lost(&error))?;
         Ok::<_, StoreError>((sink, stream, post))
     };
-    let (mut sink, mut stream, mut post) = timeout(patience, connecting).await.map_err(slow)??;
+    let (mut sink, mut stream, post) = timeout(patience, connecting).await.map_err(slow)??;
     *heard = true;
     // An error of `send` means that nobody listens: here and below.
     let _ = changes.send(Change::All);

@@ -10,7 +10,7 @@
 --      25 want, 26 number of hours, 27… their members in the index, then rows of usage: key, field, tally;
 --      and before all of these, whether the history is fenced, and whether it is the one that the replica knows
 -- Answers {'none'}, {'range'}, or {applied, spend, committed, rate, places, seq, total, unleased, version, lost,
---      rate shared, demand, rested, places shared, demand, rested, length of the outbox}.
+--      rate shared, demand, rested, places shared, demand, rested, length of the outbox, fenced}.
 local head, row = KEYS[1], KEYS[2]
 local fenced = table.remove(ARGV, 1) == '1'
 local knows = table.remove(ARGV, 1) == '1'
@@ -38,7 +38,14 @@ local function add(changes)
   end
 end
 
-if redis.call('HEXISTS', head, 'version') == 0 then return {'none'} end
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local stands = redis.call('HMGET', head, 'version', 'fenced_until')
+if not stands[1] then return {'none'} end
+if stands[2] and clock() < tonumber(stands[2]) then fenced = true end
 local old = redis.call('HMGET', row, 'spend', 'committed', 'rate', 'places', 'seq', 'live', 'rate_demand', 'places_demand')
 local returned = false
 if not old[5] then
@@ -51,8 +58,7 @@ end
 local applied, rested = 0, {0, 0}
 
 if tonumber(ARGV[2]) > tonumber(old[5] or '0') then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = clock()
 
   -- Whatever can fail comes first and leaves nothing behind.
   local known = redis.call('HMGET', head, 'total', 'lost')
@@ -136,5 +142,6 @@ if not mine[5] then mine = old end
 local all = redis.call('HMGET', head, 'total', 'unleased', 'version', 'lost', 'rate', 'rate_demand', 'places', 'places_demand')
 return {
   applied, mine[1] or '0', mine[2] or '0', mine[3] or '0', mine[4] or '0', mine[5] or '0', all[1], all[2], all[3], all[4] or '0',
-  all[5] or '0', all[6] or '0', text(rested[1]), all[7] or '0', all[8] or '0', text(rested[2]), redis.call('LLEN', KEYS[4])
+  all[5] or '0', all[6] or '0', text(rested[1]), all[7] or '0', all[8] or '0', text(rested[2]), redis.call('LLEN', KEYS[4]),
+  fenced and 1 or 0
 }

@@ -189,7 +189,7 @@ fn field(row: &UsageRow) -> String {
 
 /// What the script says, and how many events wait in the outbox.
 fn read_answer(account: &AccountId, reply: Reply) -> Result<(Published, u64), StoreError> {
-    let (history, fenced) = (reply.standing.number(), reply.standing.fenced);
+    let history = reply.standing.number();
     let words: Vec<String> = take(reply)?;
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["none"] => return Err(StoreError::NoAccount(account.clone())),
@@ -223,7 +223,7 @@ fn read_answer(account: &AccountId, reply: Reply) -> Result<(Published, u64), St
         rate: pool(10)?,
         places: pool(13)?,
         history,
-        fenced,
+        fenced: word(17)? == "1",
     };
     Ok((answer, count(16)?))
 }

@@ -284,6 +284,87 @@ fn a_store_that_lost_spend_is_healed() {
 }
 
 #[test]
+fn a_store_that_was_emptied_under_the_same_history_is_compared() {
+    // By the spend that it had.
+    let mut first = bench(1_000);
+    first.sync(10);
+    first.spend(10, 7);
+    first.sync(0);
+    (first.head.total, first.row) = (Amount::ZERO, LiveRow::default());
+    let message = first.message(10).unwrap();
+    let answer = first.store(&message);
+    let next = first.answer(Some(answer));
+    assert_eq!((next.rejoin, next.again), (true, true));
+
+    // By the fence that it was put back under.
+    let mut second = bench(1_000);
+    assert!(!second.sync(10).rejoin);
+    second.head.fenced_until_ms = 1;
+    assert!(second.sync(500).rejoin);
+    assert!(!second.sync(500).rejoin, "once is enough");
+}
+
+#[test]
+fn a_message_that_was_not_answered_may_have_been_heard_and_lost() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    let old = (bench.head, bench.row);
+    bench.spend(10, 7);
+    let heard = bench.message(0).unwrap();
+    bench.store(&heard);
+    let others_saw = bench.head.total;
+    bench.answer(None);
+    // The store falls back; another replica says what it saw.
+    (bench.head, bench.row) = old;
+    bench.head.total = others_saw;
+    bench.head.lost = others_saw;
+    bench.head.unleased = bench.head.unleased.saturating_sub(others_saw);
+    bench.row.row.seq = 0;
+    bench.sync(0);
+    assert_eq!((bench.head.total, bench.head.lost), (nanos(7), nanos(0)));
+    bench.spend(10, 3);
+    assert_eq!(bench.message(0).unwrap().seen, nanos(7), "this one was");
+}
+
+#[test]
+fn what_was_said_is_said_again_if_the_store_may_have_lost_it() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    bench.spend(10, 7);
+    bench.sync(0);
+    let now = bench.clock.now();
+    assert!(!bench.line.has_news(&bench.account, &TIMES, now));
+    bench.line.say_again(&bench.account);
+    assert!(bench.line.has_news(&bench.account, &TIMES, now));
+    assert_eq!(bench.message(0).unwrap().usage.len(), 2, "with its rows");
+}
+
+#[test]
+fn who_hears_that_spend_was_lost_says_its_own_again() {
+    let mut bench = bench(1_000);
+    bench.sync(10);
+    bench.spend(10, 7);
+    bench.sync(0);
+    let snapshot = Snapshot {
+        version: bench.line.known.version + 1,
+        book: bench.line.known.book.clone(),
+        spend: nanos(7),
+        unleased: nanos(900),
+        lost: Amount::ZERO,
+        claims: Vec::new(),
+    };
+    bench.follow(snapshot.clone());
+    let now = bench.clock.now();
+    assert!(!bench.line.has_news(&bench.account, &TIMES, now));
+    bench.follow(Snapshot {
+        version: snapshot.version + 1,
+        lost: nanos(7),
+        ..snapshot
+    });
+    assert!(bench.line.has_news(&bench.account, &TIMES, now));
+}
+
+#[test]
 fn an_overshoot_is_published_and_not_leased_again() {
     let mut bench = bench(10);
     bench.sync(10);

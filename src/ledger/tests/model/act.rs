@@ -396,7 +396,7 @@ impl Model {
             return Err("FIELD_INVALID");
         }
         let Some(charge) = with.charges.get(&sequence) else {
-            let before = self.lines_written - self.lines.len() as u64;
+            let before = self.lines_written - u64::try_from(self.lines.len()).unwrap();
             let known = (1..=before).contains(&sequence);
             return Err(if known {
                 "NOT_CORRECTABLE"

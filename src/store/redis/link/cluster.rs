@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::super::super::StoreError;
 use super::Means;
 use super::dial::{Address, Wire, lost};
-use super::node::{Node, Target, later};
+use super::node::{Node, Target, WATCH_INTERVAL, later};
 use super::slots::{Range, Told, slot, told};
 
 /// The least time between two readings of the topology: a failover takes seconds, and each slot that moved meanwhile is learnt from
@@ -259,9 +259,13 @@ impl Cluster {
         };
     }
 
-    /// Looks after the topology for as long as it is polled: reads it now and then, and connects to every node, so that its history
-    /// is known before it is needed.
+    /// Looks after the cluster for as long as it is polled: reads the topology now and then, and connects to every node, so that its
+    /// history is known before it is needed; and whether each goes on telling it, more often.
     pub(super) async fn look_after(&self, means: &Arc<Means>) {
+        join(self.look(means), self.watch(means)).await;
+    }
+
+    async fn look(&self, means: &Arc<Means>) {
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         loop {
             ticks.tick().await;
@@ -275,8 +279,22 @@ impl Cluster {
 
     /// Connects to every node. What fails is tried by whoever needs it.
     async fn meet_all(&self, means: &Arc<Means>, until: Instant) {
-        let nodes: Vec<_> = self.known().nodes.values().cloned().collect();
+        let nodes = self.nodes();
         join_all(nodes.iter().map(|node| node.standing(means, until))).await;
+    }
+
+    async fn watch(&self, means: &Means) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let nodes = self.nodes();
+            join_all(nodes.iter().map(|node| node.check(means))).await;
+        }
+    }
+
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.known().nodes.values().cloned().collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -69,6 +69,16 @@ pub(super) struct Histories {
     seen_accounts: AtomicBool,
 }
 
+impl History {
+    /// Whether a server of this history that tells this replication id now, on the same connection, goes on telling it. Its run id
+    /// it cannot change without ending the connection.
+    pub(super) fn goes_on(&self, replication: &str) -> bool {
+        self.id
+            .rsplit_once(':')
+            .is_some_and(|(_, id)| id == replication)
+    }
+}
+
 impl Histories {
     pub(super) fn new(keys: [String; 2], fence: Duration, clock: Clock) -> Self {
         Self {
@@ -197,15 +207,21 @@ fn unknown(address: &Address, why: &dyn Display) -> i64 {
 
 /// The name of the history that a server tells, and whether it is a replica; from its `INFO server` and `INFO replication`.
 pub(super) fn name(server: &str, replication: &str) -> Result<(String, bool), StoreError> {
-    let field = |info: &str, name: &str| {
-        let line = info.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key == name).then(|| value.trim().to_owned())
-        });
-        line.ok_or_else(|| StoreError::Corrupt(format!("Redis' INFO has no `{name}`")))
-    };
     let run = field(server, "run_id")?;
-    let replication_id = field(replication, "master_replid")?;
-    let replica = field(replication, "role")? != "master";
-    Ok((format!("{run}:{replication_id}"), replica))
+    let (id, is_replica) = replicated(replication)?;
+    Ok((format!("{run}:{id}"), is_replica))
+}
+
+/// The second half of that name, and whether it is a replica; from its `INFO replication`.
+pub(super) fn replicated(replication: &str) -> Result<(String, bool), StoreError> {
+    let id = field(replication, "master_replid")?;
+    Ok((id, field(replication, "role")? != "master"))
+}
+
+fn field(info: &str, name: &str) -> Result<String, StoreError> {
+    let line = info.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key == name).then(|| value.trim().to_owned())
+    });
+    line.ok_or_else(|| StoreError::Corrupt(format!("Redis' INFO has no `{name}`")))
 }

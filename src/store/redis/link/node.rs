@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join;
 use redis::{ServerErrorKind, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::super::super::StoreError;
 use super::super::scripts::load_all;
@@ -17,6 +18,10 @@ use super::ask::{Ask, Reply, take};
 use super::dial::{Address, Wire, lost};
 use super::history::{self, History, Standing};
 use super::sentinel::Sentinels;
+
+/// How often a connection is asked again for its history: well within the seconds that a failover takes. Of a thousand replicas this
+/// takes Redis less than a hundredth of its time.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which server it is.
 pub(super) enum Target {
@@ -45,8 +50,8 @@ pub(super) struct Node {
     failures: AtomicU64,
     /// It did not answer in time, and has not been connected to since.
     silent: AtomicBool,
-    /// Where the last connection was made.
-    connected_at: watch::Sender<Option<Address>>,
+    /// Tells of each connection that is made.
+    made: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -59,6 +64,7 @@ struct Slot {
 /// A connection, and the history behind it.
 #[derive(Clone)]
 struct Line {
+    address: Address,
     wire: Wire,
     history: History,
     number: u64,
@@ -82,7 +88,7 @@ impl Node {
             connecting: tokio::sync::Mutex::new(never),
             failures: AtomicU64::new(0),
             silent: AtomicBool::new(false),
-            connected_at: watch::Sender::new(None),
+            made: watch::Sender::new(()),
         }
     }
 
@@ -131,6 +137,14 @@ impl Node {
         Ok(means.histories.standing(&line.history))
     }
 
+    /// Connects, unless it is.
+    pub(super) async fn connect(&self, means: &Means) {
+        if !self.is_connected() {
+            // Its failure is told to whoever asks next.
+            let _ = self.connected(means, later(means.connect_timeout)).await;
+        }
+    }
+
     /// Whether there is a connection.
     pub(super) fn is_connected(&self) -> bool {
         self.current().is_some()
@@ -157,19 +171,55 @@ impl Node {
         }
     }
 
-    /// Tells where each connection is made.
-    pub(super) fn connected_at(&self) -> watch::Receiver<Option<Address>> {
-        self.connected_at.subscribe()
+    /// Tells of each connection that is made.
+    pub(super) fn made(&self) -> watch::Receiver<()> {
+        self.made.subscribe()
+    }
+
+    /// Whether there is a connection, and to another place than that.
+    pub(super) fn is_elsewhere(&self, than: &Address) -> bool {
+        self.current().is_some_and(|line| line.address != *than)
+    }
+
+    /// Leaves a connection whose server tells another history than it did, for as long as it is polled: it may have become a
+    /// replica, taken all from its master, and been promoted, while the connection stood. That takes seconds.
+    pub(super) async fn watch(&self, means: &Means) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let checks = async {
+            loop {
+                ticks.tick().await;
+                self.check(means).await;
+            }
+        };
+        join(checks, self.follow_master(means)).await;
+    }
+
+    /// One such look.
+    pub(super) async fn check(&self, means: &Means) {
+        let Some(mut line) = self.current() else {
+            return;
+        };
+        let limit = later(means.response_timeout);
+        let asked = line.wire.exchange(vec![info("replication")]);
+        // One that does not answer is left by whoever needs it.
+        let Ok(Ok(said)) = timeout_at(limit, asked).await else {
+            return;
+        };
+        let said = take::<String>(said.into_iter().next().unwrap_or_default());
+        if let Ok((id, is_replica)) = said.and_then(|said| history::replicated(&said))
+            && (is_replica || !line.history.goes_on(&id))
+        {
+            self.give_up(line.number);
+        }
     }
 
     /// Leaves a master that is none any more as soon as a sentinel says so, for as long as it is polled.
-    pub(super) async fn follow_master(&self, means: &Means) {
+    async fn follow_master(&self, means: &Means) {
         if let Target::Master(sentinels) = &self.target {
             let found = |master: &Address| {
-                let at = self.connected_at.borrow();
-                if at.as_ref().is_some_and(|at| at != master) {
-                    self.slot().line = None;
-                }
+                let mut slot = self.slot();
+                slot.line = slot.line.take().filter(|line| line.address == *master);
             };
             sentinels.watch(means.connect_timeout, found).await;
         }
@@ -251,11 +301,7 @@ impl Node {
             // One tries on, and nobody waits for it.
             if self.connecting.try_lock().is_ok() {
                 let (this, means) = (Arc::clone(self), Arc::clone(means));
-                tokio::spawn(async move {
-                    let until = later(means.connect_timeout);
-                    // Its failure is told to whoever asks next.
-                    let _ = this.connected(&means, until).await;
-                });
+                tokio::spawn(async move { this.connect(&means).await });
             }
             return Err(self.too_slow("answering the last time", means.response_timeout));
         }
@@ -289,15 +335,17 @@ impl Node {
         match self.open(means, until).await {
             Ok((address, wire, history)) => {
                 self.silent.store(false, Relaxed);
-                self.connected_at.send_replace(Some(address));
                 let mut slot = self.slot();
                 slot.number = slot.number.saturating_add(1);
                 let line = Line {
+                    address,
                     wire,
                     history,
                     number: slot.number,
                 };
                 slot.line = Some(line.clone());
+                drop(slot);
+                self.made.send_replace(());
                 Ok(line)
             }
             Err(error) => {
@@ -317,21 +365,10 @@ impl Node {
         let half = half_way(until);
         let address = self.locate(half).await?;
         let mut wire = means.dialer.wire(&address).await?;
-        let info = |section: &str| redis::cmd("INFO").arg(section).to_owned();
-        let words = vec![info("server"), info("replication")];
-        let said = wire.exchange(words).await;
-        let said = said.map_err(|error| means.dialer.cut_off(&address, &error));
-        let mut said = said?.into_iter();
-        let mut next = || {
-            let text = take::<String>(said.next().unwrap_or_default());
-            text.map_err(|error| lost(&address, &error))
-        };
-        let (id, is_replica) = history::name(&next()?, &next()?)?;
-        if is_replica && matches!(self.target, Target::Master(_)) {
-            return Err(lost(
-                &address,
-                &"the sentinels name it, but it is no master",
-            ));
+        let (id, is_replica) = tell(means, &address, &mut wire).await?;
+        if is_replica {
+            // What it has is another's, and may be old; and should it be promoted, that is a new history.
+            return Err(lost(&address, &"it is a replica; its master is needed"));
         }
         let history = means
             .histories
@@ -361,6 +398,27 @@ impl Node {
             slot.line = None;
         }
     }
+}
+
+/// The first words on a connection: the name of the server's history, and whether it is a replica.
+async fn tell(
+    means: &Means,
+    address: &Address,
+    wire: &mut Wire,
+) -> Result<(String, bool), StoreError> {
+    let words = vec![info("server"), info("replication")];
+    let said = wire.exchange(words).await;
+    let said = said.map_err(|error| means.dialer.cut_off(address, &error));
+    let mut said = said?.into_iter();
+    let mut next = || {
+        let text = take::<String>(said.next().unwrap_or_default());
+        text.map_err(|error| lost(address, &error))
+    };
+    history::name(&next()?, &next()?)
+}
+
+fn info(section: &str) -> redis::Cmd {
+    redis::cmd("INFO").arg(section).to_owned()
 }
 
 /// So long from now.
