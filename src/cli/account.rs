@@ -38,7 +38,7 @@ pub(super) enum Command {
         #[command(flatten)]
         belongs: Belongs,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
         /// Under which a repeat changes nothing; made up if not given
         #[arg(long, value_name = "ID")]
         request_id: Option<String>,
@@ -71,7 +71,7 @@ pub(super) enum Command {
         #[command(flatten)]
         belongs: Belongs,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
         /// Set a field back to its default: name, policy, tenant, tier, recipients, or one of the rules, with _ for -
         #[arg(long, value_name = "FIELD", value_parser = clearable)]
         clear: Vec<String>,
