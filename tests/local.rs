@@ -83,6 +83,7 @@ impl Process {
             qps: None,
             models: Vec::new(),
             budgets: Vec::new(),
+            service: String::new(),
         };
         self.engine.load_key(None, &self.account, record)
     }
