@@ -111,8 +111,8 @@
 //! ## What is not here yet
 //!
 //! - **Budgets of times that are over** stay in the store: nobody removes their accounts.
-//! - **Between a replica that gives expired credit back and the ledger's look** lies one message; another replica that asks just then may be
-//!   granted what has expired, and spend it before it is written off.
+//! - **Credit that expires while a replica cannot be heard**: what that replica has leased and does not use looks as if calls held it, so
+//!   as much of the expired credit is kept, and pays for later calls, until it is heard or lapsed. It stops using it by its own clock.
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
 //!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
 //!   is called again.

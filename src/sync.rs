@@ -298,7 +298,13 @@ impl SyncHandle {
 
     /// Publishes everything that has changed and waits for the store's word.
     pub async fn sync_now(&self) -> Result<SyncReport, StoreError> {
-        self.0.round(drive::Round::Everything).await
+        let report = self.0.round(drive::Round::Everything).await?;
+        // An account whose message was on its way took no part in the round; what was settled behind that message is said now.
+        let accounts: Vec<AccountId> = self.0.lines.iter().map(|line| line.key().clone()).collect();
+        for account in &accounts {
+            self.0.flush(account).await?;
+        }
+        Ok(report)
     }
 
     /// Publishes one account's spend and waits for the store's word. Nothing to do for one that is not loaded.

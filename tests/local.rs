@@ -84,6 +84,7 @@ impl Process {
             models: Vec::new(),
             service: String::new(),
             budgets: Vec::new(),
+            service: String::new(),
         };
         self.engine.load_key(None, &self.account, record)
     }

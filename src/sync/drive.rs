@@ -381,7 +381,7 @@ impl Sync {
         let mut line = entry.line();
         line.collect(&entry.account, &self.engine, now);
         entry.account.turn(now);
-        let give = if give == Give::Spare && entry.account.lease_over(now) {
+        let give = if give != Give::All && entry.account.lease_over(now) {
             Give::Ended
         } else {
             give
@@ -487,6 +487,15 @@ impl Sync {
             let said = self.publish(std::slice::from_ref(entry), Give::Ended).await;
             if let Err(error) = said {
                 tracing::debug!(account = %entry.account.id(), %error, "what was leased could not be given back yet");
+                return;
+            }
+            // What others have leased and do not use would look as held, and what has expired of it would be kept for that.
+            let id = entry.account.id();
+            if self
+                .note(self.store.tell_scarce(id, Scarce::Money).await)
+                .is_ok()
+            {
+                tokio::time::sleep(SCARCE_WAIT).await;
             }
             return;
         }

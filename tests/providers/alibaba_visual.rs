@@ -139,20 +139,20 @@ async fn a1_04_when_a_qps_plan_expires_the_default_rate_applies() {
     world.mark();
     world.buy_qps_plan("fast", 20, HOUR, 2 * HOUR).await;
     world.at(HOUR - NS);
-    assert_eq!(world.passes("flat", 25).await, 2, "not yet");
+    assert_eq!(world.passes("flat", 45).await, 2, "not yet");
     world.at(HOUR);
-    assert_eq!(world.passes("flat", 25).await, 0, "nothing is earned yet");
+    assert_eq!(world.passes("flat", 45).await, 0, "nothing is earned yet");
     // A twentieth of a second earns one call, where the default rate needs half a second.
     world.at(HOUR + SECOND / 20);
-    assert_eq!(world.passes("flat", 25).await, 1);
+    assert_eq!(world.passes("flat", 45).await, 1);
     world.at(2 * HOUR - NS);
-    assert_eq!(world.passes("flat", 25).await, 20, "still");
+    assert_eq!(world.passes("flat", 45).await, 20, "still");
     // All of the burst has come back when it expires, and is more than the default allows.
     world.buy_qps_plan("again", 20, 3 * HOUR, 4 * HOUR).await;
     world.at(3 * HOUR);
     world.check_now("flat", PASSES).await;
     world.at(4 * HOUR);
-    assert_eq!(world.passes("flat", 25).await, 2, "over, and clamped");
+    assert_eq!(world.passes("flat", 45).await, 2, "over, and clamped");
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a1_05_plans_are_unavailable_while_overdue_and_their_time_runs_on() {
     world.buy_qps_plan("fast", 20, 0, DAY).await;
     world.at(HOUR);
     world.late("5").await;
-    assert_eq!(world.passes("flat", 25).await, 2, "the default rate");
+    assert_eq!(world.passes("flat", 45).await, 2, "the default rate");
     assert_eq!(world.balance().await, "-6.00", "and money pays");
     for plan in world.plans().await {
         assert_eq!(plan.remaining, plan.lifetime_credit, "{plan:?}");
@@ -182,9 +182,9 @@ async fn a1_05_plans_are_unavailable_while_overdue_and_their_time_runs_on() {
     world.recharge("6").await;
     assert_eq!(world.left("short").await, "0.00", "its time ran on");
     // A full burst is earned by a second of it.
-    let at_once = world.passes("flat", 25).await;
+    let at_once = world.passes("flat", 45).await;
     world.at(3 * HOUR + SECOND);
-    assert_eq!(world.passes("flat", 25).await, 20, "the rate is back");
+    assert_eq!(world.passes("flat", 45).await, 20, "the rate is back");
     let points = 1_000 - 10 * (20 + at_once);
     let left = (world.left("long").await, world.balance().await);
     assert_eq!(left, (format!("{points}.00"), "0.00".to_owned()));

@@ -145,6 +145,7 @@ impl Work<'_> {
         }
         let now = self.now;
         let (mut allocations, mut sum, mut debt_made) = (Vec::new(), Amount::ZERO, Amount::ZERO);
+        let again = self.again;
         let mut paid = Vec::new();
         for order in self.refundable(&orders) {
             let left = self
@@ -172,8 +173,11 @@ impl Work<'_> {
         let entry = self.entry(EntryKind::Refund, sum.negated());
         entry.allocations = allocations;
         entry.debt_made = debt_made;
-        // Of several, the blocks in the allocations say which.
-        entry.order_id = paid.pop().filter(|_| paid.is_empty());
+        // Of several, the blocks in the allocations say which. Carried out once more it must be known again for what it was.
+        entry.order_id = match again {
+            Some(again) => again.order_id.clone(),
+            None => paid.pop().filter(|_| paid.is_empty()),
+        };
         self.end_refund(refund_id);
         self.event(EventKind::RefundCompleted, sum).about = Some(refund_id.into());
         if close && self.book.closed.is_none() {
