@@ -413,6 +413,7 @@ fn any_terms() -> Terms {
         api: None,
         dialect: None,
         model: None,
+        capability: None,
         free: false,
         usage_headers: std::collections::BTreeMap::new(),
         on_disconnect: OnDisconnect::default(),

@@ -84,7 +84,6 @@ impl Process {
             models: Vec::new(),
             service: String::new(),
             budgets: Vec::new(),
-            service: String::new(),
         };
         self.engine.load_key(None, &self.account, record)
     }

@@ -140,10 +140,20 @@ impl Gate {
         now: Now,
     ) -> Result<CallGrant, HoldRefused> {
         for _ in 0..RELOADS_MAX {
-            let key = self.passing_key(call.by, now).await?;
+            let licence = match call.by {
+                By::Secret(Some(secret)) if self.is_licence(secret) => {
+                    Some(self.pass(secret, call.model, now)?)
+                }
+                _ => None,
+            };
+            let key = match &licence {
+                Some(passed) => Arc::clone(&passed.key),
+                None => self.passing_key(call.by, now).await?,
+            };
             let now = self.clock.now();
-            let id = [key.account().id().as_str(), call.request].join("~");
+            let id = [key.owner().as_str(), call.request].join("~");
             if let Some(kept) = self.holds.open.get(&id) {
+                licence.into_iter().for_each(|passed| passed.hold.release());
                 // A call that is over does not pass again: what asks here is not the request that was let through.
                 if kept.key.id() != key.id() || !matches!(kept.state, State::Open(_)) {
                     return Err(HoldRefused::RequestIdReused);
@@ -152,10 +162,14 @@ impl Gate {
                 return Ok(self.grant(&kept, now));
             }
             if self.holds.full() {
+                licence.into_iter().for_each(|passed| passed.hold.release());
                 return Err(HoldRefused::TooMany(self.holds.max()));
             }
             let want = self.want_passing(call, &key);
-            let taken = self.take(Arc::clone(&key), &want, now).await?;
+            let taken = match licence {
+                Some(passed) => Some(passed.into_taken(now)),
+                None => self.take(Arc::clone(&key), &want, now).await?,
+            };
             let Some(Taken {
                 hold,
                 price,
@@ -292,9 +306,9 @@ impl Gate {
             Some(charge) => kept.settle(charge, |kept| {
                 self.engine.late(Arc::clone(&kept.key), kept.model, now)
             }),
-            None => kept.release(),
+            None => kept.release().map(|()| NOTHING),
         };
-        ended.map_err(|first| HoldError::Settled(id.into(), first))?;
+        let charge = ended.map_err(|first| HoldError::Settled(id.into(), first))?;
         kept.forget = now.mono.plus(REMEMBERED);
         drop(kept);
         if expired {
@@ -306,7 +320,6 @@ impl Gate {
         } else {
             Passage::Settled
         });
-        let charge = charged.unwrap_or(NOTHING);
         self.metrics.charged(outcome.end, &charge);
         Ok(charge)
     }

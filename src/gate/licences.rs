@@ -139,7 +139,7 @@ impl Gate {
                 let licence = checked.inspect_err(|_| {
                     self.engine.remember_unknown(fingerprint, now);
                 })?;
-                self.keep(fingerprint, licence)?
+                self.keep_licence(fingerprint, licence)?
             }
         };
         let revoked = licences.revoked(&known.licence.id);
@@ -149,7 +149,7 @@ impl Gate {
         }
     }
 
-    fn keep(&self, fingerprint: Fingerprint, licence: Licence) -> Result<Arc<Known>, Invalid> {
+    fn keep_licence(&self, fingerprint: Fingerprint, licence: Licence) -> Result<Arc<Known>, Invalid> {
         let known = Arc::new(Known {
             id: licence.counted_as().ok_or(Invalid::Forged)?,
             licence,

@@ -229,6 +229,7 @@ async fn asked_before_and_told_by_the_application() {
     let settings = control::Settings {
         listen: control::Listen::Tcp(([127, 0, 0, 1], 0).into()),
         token: None,
+        signing: None,
         tls: None,
         drain: std::time::Duration::from_secs(5),
     };
