@@ -1,6 +1,6 @@
-//! The admin edge: is it alive, is it ready, what does it count. Read only, without names of accounts, for probes and
-//! Prometheus; and a page of accounts for people, behind a check of its own ([`page`]). What is counted stands in `telemetry`, whether
-//! the store answers in `sync`.
+//! The admin edge: is it alive, is it ready, what does it count. Read only, for probes and Prometheus; names of accounts stand in the
+//! list of unheard calls, for whoever reconciles, and on a page of accounts for people, behind a check of its own ([`page`]). What is
+//! counted stands in `telemetry`, whether the store answers in `sync`.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,8 +23,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::app::Core;
+use crate::clock::Timestamp;
 use crate::config::AdminSettings;
 use crate::control::View;
+use crate::id::{AccountId, KeyId, ModelName};
 use crate::telemetry::{self, Levels};
 
 mod page;
@@ -51,6 +53,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// All metrics in the Prometheus text format.
     fn metrics(&self) -> String;
+
+    /// The newest calls of other gateways whose end was not told, as JSON.
+    fn unheard(&self) -> String;
 }
 
 /// How the store was last heard.
@@ -62,7 +67,34 @@ pub struct StoreWord {
     pub failing: bool,
 }
 
+/// A call whose end was not told, as it is listed.
+#[derive(Serialize)]
+struct UnheardCall {
+    hold: String,
+    account: AccountId,
+    key: KeyId,
+    model: Option<ModelName>,
+    held: String,
+    ended: Timestamp,
+    charged: bool,
+}
+
 impl Source for Core {
+    fn unheard(&self) -> String {
+        let calls = self.gate.unheard_calls().into_iter();
+        let calls = calls.map(|call| UnheardCall {
+            hold: call.hold.id.clone(),
+            account: call.hold.account.clone(),
+            key: call.hold.key.clone(),
+            model: call.model,
+            held: call.hold.amount.to_string(),
+            ended: call.ended,
+            charged: call.charged,
+        });
+        let calls: Vec<_> = calls.collect();
+        serde_json::to_string(&calls).unwrap_or_default()
+    }
+
     fn store(&self) -> StoreWord {
         let status = self.sync.status();
         StoreWord {
@@ -234,6 +266,7 @@ const INDEX: &str = "tollgate admin
 /readyz    200 while it can take calls, else 503; the body says why
 /metrics   Prometheus metrics
 /page      balances, thresholds, state, usage and ledgers of accounts, for people
+/unheard   the newest calls of other gateways whose end was not told: their holds ended by policy
 ";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -252,6 +285,7 @@ impl Edge {
             "/" => page(StatusCode::OK, TEXT, INDEX),
             "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => self.readiness(),
+            "/unheard" => page(StatusCode::OK, JSON, self.source.unheard()),
             "/metrics" => page(
                 StatusCode::OK,
                 telemetry::CONTENT_TYPE,

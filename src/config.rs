@@ -10,16 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use crate::catalog::Layer;
 use crate::engine::Bounds;
+use crate::envoy::Limits;
 use crate::route::{Route, Upstream};
 use crate::sync;
 use crate::telemetry::Metrics;
 use crate::webhooks;
 
+mod callers;
 mod catalog;
+mod gateways;
 mod hooks;
 mod reader;
 mod routes;
@@ -47,6 +51,10 @@ pub struct Config {
     pub control: ControlSettings,
     /// Health, readiness and metrics.
     pub admin: AdminSettings,
+    /// The services that Envoy asks; `None` unless it is configured.
+    pub envoy: Option<EnvoySettings>,
+    /// What nginx, Traefik and Caddy ask; `None` unless it is configured.
+    pub forward_auth: Option<ForwardAuthSettings>,
     /// Bounds of what is kept in memory.
     pub engine: EngineSettings,
     /// Every upstream, used by a route or not.
@@ -250,6 +258,53 @@ pub struct AdminSettings {
     pub listen: SocketAddr,
     /// From which age of the last sync on this replica is not ready.
     pub sync_age_max: Duration,
+}
+
+/// `[envoy]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvoySettings {
+    /// Where Envoy connects.
+    pub listen: Listen,
+    /// A Unix socket beside it.
+    pub socket: Option<Listen>,
+    /// What Envoy must show.
+    pub token: Option<Secret>,
+    /// Leave the caller's key in the request.
+    pub forward_key: bool,
+    /// A header that names the model where Envoy shows no body.
+    pub model_header: Option<HeaderName>,
+    /// A header that says the most output tokens there.
+    pub max_output_header: Option<HeaderName>,
+    /// What happens to a stream that costs more than the account has.
+    pub on_overrun: OnOverrun,
+    /// `[envoy.rate_limit]`.
+    pub rate_limit: Limits,
+}
+
+/// What happens to a watched stream that costs more than its account has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOverrun {
+    /// It goes on, and takes the balance below zero.
+    #[default]
+    Finish,
+    /// It is cut.
+    Cut,
+}
+
+/// `[forward_auth]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardAuthSettings {
+    /// Where the gateway connects.
+    pub listen: Listen,
+    /// What it must show.
+    pub token: Option<Secret>,
+    /// Leave the caller's key in the request.
+    pub forward_key: bool,
+    /// A header that names the model.
+    pub model_header: Option<HeaderName>,
+    /// A header that says the most output tokens.
+    pub max_output_header: Option<HeaderName>,
 }
 
 /// `[engine]`.

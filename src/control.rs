@@ -27,7 +27,7 @@ use crate::proto::{DESCRIPTORS, v1};
 use crate::store::Snapshot;
 
 mod account;
-mod auth;
+pub(crate) mod auth;
 mod credit;
 mod errors;
 mod estimate;
@@ -39,7 +39,7 @@ mod key;
 mod ledger;
 mod licence;
 mod lifecycle;
-mod listener;
+pub(crate) mod listener;
 mod mask;
 mod pages;
 mod plan;

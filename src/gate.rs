@@ -21,15 +21,19 @@ use crate::telemetry::Metrics;
 
 pub mod dialect;
 pub mod headers;
+pub(crate) mod table;
 
+mod carried;
 mod charge;
 mod holds;
 mod legs;
 mod licences;
 
+pub use carried::{By, CallGrant, CallTerms, Passing, Unheard};
 pub use charge::{Charge, End, Outcome};
 pub use holds::{Caller, HoldError, HoldGrant, HoldRefused, HoldRequest, SettleAs};
 
+use carried::Passages;
 use charge::Foreseen;
 use holds::Holds;
 use legs::Patience;
@@ -53,6 +57,7 @@ pub struct Gate {
     metrics: Metrics,
     holds: Holds,
     licences: Licences,
+    passages: Passages,
 }
 
 /// What an edge read of a call.
@@ -100,6 +105,22 @@ pub struct RateView {
     pub remaining: u32,
     /// Until the whole burst would.
     pub reset: Duration,
+}
+
+impl RateView {
+    /// A key's account's rate limit; `None` if it has none.
+    fn of(key: &Key, now: Now) -> Option<Self> {
+        let account = key.account();
+        let (remaining, reset) = account.rate_view(now.mono)?;
+        let policy = &account.rules().policy;
+        let burst = policy.effective_burst();
+        Some(Self {
+            limit: policy.qps?,
+            burst,
+            remaining: remaining.min(burst),
+            reset,
+        })
+    }
 }
 
 /// A price to go by, or that none is needed, or that none is known.
@@ -185,6 +206,7 @@ impl Gate {
             metrics,
             holds,
             licences: Licences::default(),
+            passages: Passages::default(),
         })
     }
 
@@ -280,6 +302,7 @@ impl Gate {
                 input: None,
                 max_output: call.max_output,
                 choices: call.choices,
+                calls: 1,
             },
             amount: None,
         }
@@ -507,16 +530,7 @@ impl Ticket {
         if self.licence {
             return None;
         }
-        let account = self.key.account();
-        let (remaining, reset) = account.rate_view(self.admitted.mono)?;
-        let policy = &account.rules().policy;
-        let burst = policy.effective_burst();
-        Some(RateView {
-            limit: policy.qps?,
-            burst,
-            remaining: remaining.min(burst),
-            reset,
-        })
+        RateView::of(&self.key, self.admitted)
     }
 
     /// Who pays.

@@ -12,8 +12,8 @@
 //!             ┌───────────────────────── one request ─────────────────────────┐
 //!  edge ────► identify ──► admit ────────► forward ──► meter ──► settle ──────┐
 //!  proxy      secret       standing        upstream    usage     cost         │ usage cells
-//!  hold API   → key        model, price                                       ▼
-//!             → account    concurrency                            sync ──► store ──► book ──► events
+//!  envoy, …   → key        model, price                                       ▼
+//!  hold API   → account    concurrency                            sync ──► store ──► book ──► events
 //!                          rate, hold                             ▲ lease, version
 //!  control API ── recharge, grant, adjust, late charge, keys, prices, policies ──┘
 //! ```
@@ -22,6 +22,10 @@
 //! forwards and feeds the answer to a [`meter::ResponseScan`], and [`gate::Ticket::settle`] ends the call by the route's terms. A
 //! ticket that is dropped, however that comes about, settles itself by policy: there is no way out of a request that leaves its
 //! hold behind.
+//!
+//! Where another gateway carries the call, [`envoy`] or [`forward_auth`] reads what it shows ([`gateway`]), the same gate decides
+//! ([`gate::Gate::hold_call`]), and the hold is kept by its id until somebody tells how the call ended
+//! ([`gate::Gate::settle_call`]), or until it expires by policy and is listed.
 //!
 //! ## The map
 //!
@@ -45,9 +49,10 @@
 //! | [`gate`] | one request from its key to its settlement, for every edge; refusals in each dialect | thin |
 //! | [`plan`] | what a deployment will cost Redis and how it will behave: these machines in virtual time | no |
 //! | [`telemetry`] | every metric by name, and logging | yes |
+//! | [`gateway`] | what edges beside another gateway share: reading a request that somebody else carries | no |
 //! | [`proxy`] | an edge: the reverse proxy | yes |
 //! | [`webhooks`] | events, posted to whoever wants to be told | yes |
-//! | [`control`], [`admin`] | the other edges | yes |
+//! | [`envoy`], [`forward_auth`], [`control`], [`admin`] | the other edges | yes |
 //! | [`config`], [`app`], [`cli`], [`demo`], [`proto`] | the checked configuration; assembling; the commands; the stand-in endpoint; generated code | yes |
 //!
 //! How many replicas one Redis bears, what an idle and a hot account cost, and which interval to choose, is on the page of [`plan`];
@@ -132,7 +137,10 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod engine;
+pub mod envoy;
+pub mod forward_auth;
 pub mod gate;
+pub mod gateway;
 pub mod id;
 pub mod ledger;
 pub mod licence;

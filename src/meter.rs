@@ -21,6 +21,7 @@ mod tests;
 pub use malformed::{Fault, Field, Malformed};
 pub use request::{Edit, MODEL_MAX, RequestFacts, RequestScan};
 pub use response::{EVENT_MAX, Reading, ResponseScan};
+pub use said::usage_of;
 
 /// Which API a route speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `listen`, `wire`, `client` | sockets, threads, connections; who is let in and for how long |
 //! | `exchange` | one request, top to bottom |
-//! | `table`, `headers` | routes and headers; pure |
+//! | `headers` | whose headers are whose; pure. Routes are told apart by `gate::table` |
 //! | `inspect`, `upload` | the request's body: read as far as pricing needs, then passed on |
 //! | `sent`, `answer`, `tab` | waiting for the response, its body, and settling exactly once on every way out |
 //! | `pool`, `dial`, `tls` | upstream connections |
@@ -35,7 +35,6 @@ mod pool;
 mod quiet;
 mod sent;
 mod tab;
-mod table;
 mod tls;
 mod tunnel;
 mod upload;
@@ -62,11 +61,11 @@ pub(crate) use self::outbound::{Answered, Outbound};
 use self::dial::Dialer;
 use self::listen::{HEADERS_MAX_DEFAULT, Server};
 use self::pool::{Pool, SWEEPS};
-use self::table::Table;
 use self::tls::ClientTls;
 use self::worker::{Way, Worker};
 use crate::clock::Clock;
 use crate::gate::Gate;
+use crate::gate::table::Table;
 use crate::route::{Route, Upstream};
 use crate::telemetry::Metrics;
 
@@ -198,10 +197,14 @@ pub fn serve(
 ) -> Result<Running, StartError> {
     let workers = settings.workers.max(1);
     let tls = settings.tls.as_ref().map(tls::server).transpose()?;
-    let upstreams = routes
-        .iter()
-        .map(|route| Target::of(&route.upstream))
-        .collect::<Result<Vec<_>, _>>()?;
+    // A route without an upstream is for calls that another gateway carries.
+    let (mut own, mut upstreams) = (Vec::new(), Vec::new());
+    for route in routes {
+        if let Some(upstream) = &route.upstream {
+            own.push(route.clone());
+            upstreams.push(Target::of(upstream)?);
+        }
+    }
     let cannot_bind = |source| StartError::Bind {
         address: settings.listen,
         source,
@@ -217,7 +220,7 @@ pub fn serve(
         gate: Arc::clone(gate),
         clock: clock.clone(),
         settings: settings.clone(),
-        routes: routes.to_vec(),
+        routes: own,
         upstreams,
         tls,
         drains: Arc::new(Semaphore::new(

@@ -20,8 +20,8 @@ pub struct Route {
     pub host: Option<String>,
     /// The path prefix it is for, whole segments: `/v1` is for `/v1` and `/v1/x`, not for `/v1x`. `/` is all.
     pub path: String,
-    /// Where requests go.
-    pub upstream: Arc<Upstream>,
+    /// Where requests go; `None` for a route that only another gateway has calls for.
+    pub upstream: Option<Arc<Upstream>>,
     /// On what terms.
     pub terms: Arc<Terms>,
 }

@@ -8,7 +8,7 @@ mod registry;
 mod watched;
 mod webhooks;
 
-pub use labels::{Delivery, Drained, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
+pub use labels::{Delivery, Drained, LicenceOutcome, Passage, StatusClass, StoreOp, UpstreamError};
 pub use metrics::{Levels, Metrics, RouteMetrics, UpstreamMetrics};
 pub(crate) use registry::CONTENT_TYPE;
 pub use watched::Watched;

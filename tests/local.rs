@@ -82,6 +82,7 @@ impl Process {
             revoked: None,
             qps: None,
             models: Vec::new(),
+            service: String::new(),
             budgets: Vec::new(),
             service: String::new(),
         };

@@ -16,7 +16,11 @@ mod cli;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod envoy;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod forward_auth;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]

@@ -64,12 +64,22 @@ pub(crate) async fn verified(secret: &str, headers: &[(String, String)], body: &
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn manifest_dir() -> &'static Path {
+pub(crate) fn manifest_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A file of the environment that `tests/run` made for the tests.
+pub(crate) fn in_environment(path: &str) -> PathBuf {
+    let python = python();
+    let environment = python.parent().and_then(Path::parent).unwrap();
+    let found = environment.join(path);
+    let missing = "it is not in the tests' environment; run tests/run once";
+    assert!(found.exists(), "{}: {missing}", found.display());
+    found
+}
+
 /// The interpreter that `tests/run` made for the tests.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| manifest_dir().join("target"));
     let python = std::env::var_os("TOLLGATE_TEST_PYTHON").map(PathBuf::from);

@@ -34,6 +34,10 @@ impl Source for Fake {
         *self.0.lock().unwrap()
     }
 
+    fn unheard(&self) -> String {
+        "[]".into()
+    }
+
     fn metrics(&self) -> String {
         "tollgate_accounts 7\n".into()
     }

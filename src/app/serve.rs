@@ -10,13 +10,14 @@ use tokio::task::JoinHandle;
 use super::{Core, Parts, StartError, random};
 use crate::clock::Clock;
 use crate::config::{Config, Listen, RedisLogin, RedisReach, RedisSettings, StoreKind};
+use crate::gateway::{self, Gateway};
 use crate::id::ReplicaId;
 use crate::local::{Local, LocalError};
 use crate::store::embedded::Embedded;
 use crate::store::redis::{self, RedisStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Watched, logging};
-use crate::{admin, config, control, proxy, webhooks};
+use crate::{admin, config, control, envoy, forward_auth, proxy, webhooks};
 
 /// Between two looks for what is due by the clock alone.
 const STEWARD_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +50,12 @@ pub enum ServeError {
     /// The control API cannot start.
     #[error("control: {0}")]
     Control(#[from] control::StartError),
+    /// The services that Envoy asks cannot start.
+    #[error(transparent)]
+    Envoy(#[from] envoy::StartError),
+    /// What nginx, Traefik and Caddy ask cannot start.
+    #[error(transparent)]
+    ForwardAuth(#[from] forward_auth::BindError),
     /// The admin edge cannot start.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
@@ -77,6 +84,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             proxy = %running.proxy_addr,
             control = %running.control_addr,
             admin = %running.admin_addr,
+            envoy = running.envoy_addr.as_ref().map(ToString::to_string),
+            forward_auth = running.forward_auth_addr.as_ref().map(ToString::to_string),
             replica = %running.core.replica,
             "serving"
         );
@@ -139,6 +148,12 @@ pub struct Running {
     pub control_addr: Listen,
     /// Where health, readiness and metrics are.
     pub admin_addr: SocketAddr,
+    /// Where Envoy asks, if it may.
+    pub envoy_addr: Option<Listen>,
+    /// Where nginx, Traefik and Caddy ask, if they may.
+    pub forward_auth_addr: Option<Listen>,
+    envoy: Option<envoy::Running>,
+    forward_auth: Option<forward_auth::Running>,
     proxy: proxy::Running,
     control: control::Running,
     admin: admin::Running,
@@ -201,6 +216,30 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
         control_stopped,
     )
     .await?;
+    let (envoy_addr, envoy) = match envoy_settings(&config) {
+        None => (None, None),
+        Some((settings, asked)) => {
+            let gateway = Gateway::new(Arc::clone(&core.gate), clock.clone(), asked);
+            let gateway = gateway.map_err(StartError::Random)?;
+            let running = envoy::serve(gateway, settings, calls_stopped.clone()).await?;
+            let bound = running.local_addrs.first().copied().map(Listen::Tcp);
+            let configured = config.envoy.as_ref().map(|envoy| envoy.listen.clone());
+            (bound.or(configured), Some(running))
+        }
+    };
+    let (forward_auth_addr, forward_auth) = match forward_auth_settings(&config) {
+        None => (None, None),
+        Some((settings, asked)) => {
+            let gateway = Gateway::new(Arc::clone(&core.gate), clock.clone(), asked);
+            let gateway = gateway.map_err(StartError::Random)?;
+            let running = forward_auth::serve(gateway, settings, calls_stopped.clone()).await?;
+            let configured = config.forward_auth.as_ref().map(|edge| edge.listen.clone());
+            (
+                running.local_addr.map(Listen::Tcp).or(configured),
+                Some(running),
+            )
+        }
+    };
     let settings = proxy_settings(&config.proxy);
     let proxy = proxy::serve(
         &core.gate,
@@ -219,6 +258,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, ServeError> 
             .local_addr
             .map_or(config.control.listen, Listen::Tcp),
         admin_addr: admin.local_addr,
+        envoy_addr,
+        envoy,
+        forward_auth_addr,
+        forward_auth,
         core,
         proxy,
         control,
@@ -238,6 +281,8 @@ impl Running {
             core,
             proxy,
             control,
+            envoy,
+            forward_auth,
             admin,
             webhooks,
             background,
@@ -248,6 +293,12 @@ impl Running {
         // A receiver that is gone has stopped already.
         let _ = stop_calls.send(true);
         let drained = proxy.join().await;
+        if let Some(envoy) = envoy {
+            envoy.join().await;
+        }
+        if let Some(forward_auth) = forward_auth {
+            forward_auth.join().await;
+        }
         let _ = stop_control.send(true);
         // It ends with its drain's time at the latest; a panic in it was reported where it happened.
         let _ = control.join.await;
@@ -364,6 +415,50 @@ async fn steward(core: Arc<Core>) {
     }
 }
 
+/// What the services that Envoy asks go by; `None` if they are off.
+fn envoy_settings(config: &Config) -> Option<(envoy::Settings, gateway::Settings)> {
+    let envoy = config.envoy.as_ref()?;
+    let listen = std::iter::once(&envoy.listen).chain(&envoy.socket);
+    let settings = envoy::Settings {
+        listen: listen.map(control_listen).collect(),
+        token: envoy.token.as_ref().map(|token| token.expose().to_owned()),
+        drain: config.shutdown.drain_max,
+        cut_overrun: envoy.on_overrun == config::OnOverrun::Cut,
+        limits: envoy.rate_limit.clone(),
+    };
+    let asked = gateway::Settings {
+        routes: config.routes.clone(),
+        forward_key: envoy.forward_key,
+        model_header: envoy.model_header.clone(),
+        max_output_header: envoy.max_output_header.clone(),
+    };
+    Some((settings, asked))
+}
+
+/// What nginx, Traefik and Caddy are answered by; `None` if that is off.
+fn forward_auth_settings(config: &Config) -> Option<(forward_auth::Settings, gateway::Settings)> {
+    let edge = config.forward_auth.as_ref()?;
+    let settings = forward_auth::Settings {
+        listen: control_listen(&edge.listen),
+        token: edge.token.as_ref().map(|token| token.expose().to_owned()),
+        drain: config.shutdown.drain_max,
+    };
+    let asked = gateway::Settings {
+        routes: config.routes.clone(),
+        forward_key: edge.forward_key,
+        model_header: edge.model_header.clone(),
+        max_output_header: edge.max_output_header.clone(),
+    };
+    Some((settings, asked))
+}
+
+fn control_listen(listen: &Listen) -> control::Listen {
+    match listen {
+        Listen::Tcp(address) => control::Listen::Tcp(*address),
+        Listen::Unix(path) => control::Listen::Unix(path.clone()),
+    }
+}
+
 fn proxy_settings(config: &config::ProxySettings) -> proxy::Settings {
     let tls = config.tls.as_ref();
     proxy::Settings {
@@ -382,10 +477,7 @@ fn proxy_settings(config: &config::ProxySettings) -> proxy::Settings {
 }
 
 fn control_settings(config: &Config) -> control::Settings {
-    let listen = match &config.control.listen {
-        Listen::Tcp(address) => control::Listen::Tcp(*address),
-        Listen::Unix(path) => control::Listen::Unix(path.clone()),
-    };
+    let listen = control_listen(&config.control.listen);
     let tls = config.control.tls.as_ref().map(|tls| control::Tls {
         cert: tls.server.cert.clone(),
         key: tls.server.key.clone(),

@@ -107,7 +107,8 @@ fn upstream(mut section: Reader<'_>, name: String) -> Option<Upstream> {
     })
 }
 
-pub(super) fn routes(sections: Vec<Reader<'_>>, upstreams: &Upstreams) -> Vec<Route> {
+/// The routes. `beside`: other gateways ask about their calls, so that a route need not lead anywhere.
+pub(super) fn routes(sections: Vec<Reader<'_>>, upstreams: &Upstreams, beside: bool) -> Vec<Route> {
     let mut names = BTreeSet::new();
     let mut places = BTreeMap::new();
     let mut routes = Vec::with_capacity(sections.len());
@@ -136,15 +137,20 @@ pub(super) fn routes(sections: Vec<Reader<'_>>, upstreams: &Upstreams) -> Vec<Ro
                 &format!("is one too many; there may be {ROUTES_MAX} routes"),
             );
         }
-        let upstream = section.need("upstream", "\"openai\"", |value| {
+        let known = |value: &Value| {
             let name = text(value)?;
-            upstreams
-                .find(&name)
-                .cloned()
-                .ok_or_else(|| upstreams.names())
-        });
+            let found = upstreams.find(&name).cloned();
+            found.ok_or_else(|| upstreams.names())
+        };
+        let leads = !beside || section.has("upstream");
+        let upstream = if leads {
+            section.need("upstream", "\"openai\"", known).flatten()
+        } else {
+            // Asked for all the same, so that it is a key that is known here.
+            section.read("upstream", known).flatten()
+        };
         let terms = Arc::new(terms(&mut section, name.clone()));
-        if let Some(Some(upstream)) = upstream {
+        if upstream.is_some() || !leads {
             routes.push(Route {
                 name,
                 host,

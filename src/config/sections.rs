@@ -12,7 +12,7 @@ use super::values::{address, choice, count, duration, file, flag, listen, size, 
 use super::{
     AdminSettings, Config, ControlSettings, ControlTls, EngineSettings, Listen, LogFormat,
     LogSettings, ProxySettings, Secret, ServerTls, ShutdownSettings, StoreKind, StoreSettings,
-    SyncSettings, catalog, hooks, routes, store,
+    SyncSettings, catalog, gateways, hooks, routes, store,
 };
 use crate::control::TOKEN_BYTES_MAX;
 use crate::sync::ROUNDS_PER_LOOK;
@@ -33,13 +33,28 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
     let control = control(root.section_or_empty("control"));
     let admin = admin(root.section_or_empty("admin"));
     let engine = engine(root.section_or_empty("engine"));
+    let envoy = root.section("envoy").map(gateways::envoy);
+    let forward_auth = root.section("forward_auth").map(gateways::forward_auth);
     let upstreams = routes::upstreams(root.list("upstreams"));
-    let routes = routes::routes(root.list("routes"), &upstreams);
+    let beside = envoy.is_some() || forward_auth.is_some();
+    let routes = routes::routes(root.list("routes"), &upstreams, beside);
     let (catalog, licence_signing) = catalog::layer(&mut root);
     let webhooks = hooks::webhooks(root.list("webhooks"));
     let log = log(root.section_or_empty("log"));
     let shutdown = shutdown(root.section_or_empty("shutdown"));
-    apart(&root, &proxy, &control, &admin);
+    let mut listeners = vec![
+        ("proxy.listen", Listen::Tcp(proxy.listen)),
+        ("control.listen", control.listen.clone()),
+        ("admin.listen", Listen::Tcp(admin.listen)),
+    ];
+    if let Some(envoy) = &envoy {
+        listeners.push(("envoy.listen", envoy.listen.clone()));
+        let socket = envoy.socket.iter().cloned();
+        listeners.extend(socket.map(|socket| ("envoy.socket", socket)));
+    }
+    let listen = forward_auth.iter().map(|settings| settings.listen.clone());
+    listeners.extend(listen.map(|listen| ("forward_auth.listen", listen)));
+    apart(&root, &listeners);
     fresh(&root, &sync, &admin);
     Some(Config {
         store: store?,
@@ -47,6 +62,8 @@ pub(super) fn check(mut root: Reader<'_>) -> Option<Config> {
         proxy,
         control,
         admin,
+        envoy,
+        forward_auth,
         engine,
         upstreams: upstreams.into_known(),
         routes,
@@ -167,7 +184,7 @@ fn control(mut section: Reader<'_>) -> ControlSettings {
     ControlSettings { listen, token, tls }
 }
 
-fn token(value: &Value) -> Result<Secret, String> {
+pub(super) fn token(value: &Value) -> Result<Secret, String> {
     // It is a header's value; and whoever holds it holds the money, so it must not be guessable.
     let good = |text: &str| {
         let long = (16..=TOKEN_BYTES_MAX).contains(&text.len());
@@ -258,28 +275,21 @@ fn fresh(root: &Reader<'_>, sync: &SyncSettings, admin: &AdminSettings) {
     }
 }
 
-/// Two servers on one port: the second would fail to start, and with a less clear word.
-fn apart(
-    root: &Reader<'_>,
-    proxy: &ProxySettings,
-    control: &ControlSettings,
-    admin: &AdminSettings,
-) {
-    let mut taken = vec![("proxy.listen", proxy.listen)];
-    if let Listen::Tcp(address) = control.listen {
-        taken.push(("control.listen", address));
-    }
-    taken.push(("admin.listen", admin.listen));
-    for (place, (key, address)) in taken.iter().enumerate() {
-        let same = |(_, other): &&(&str, SocketAddr)| {
-            let any = other.ip().is_unspecified() || address.ip().is_unspecified();
-            other.port() == address.port() && (any || other.ip() == address.ip())
+/// Two servers on one port or socket: the second would fail to start, and with a less clear word.
+fn apart(root: &Reader<'_>, listeners: &[(&str, Listen)]) {
+    for (place, (key, listen)) in listeners.iter().enumerate() {
+        let same = |(_, other): &&(&str, Listen)| match (listen, other) {
+            (Listen::Unix(path), Listen::Unix(other)) => path == other,
+            (Listen::Tcp(address), Listen::Tcp(other)) if address.port() != 0 => {
+                let any = other.ip().is_unspecified() || address.ip().is_unspecified();
+                other.port() == address.port() && (any || other.ip() == address.ip())
+            }
+            _ => false,
         };
-        let earlier = taken.iter().take(place).find(same);
-        if let Some((other, _)) = earlier.filter(|_| address.port() != 0) {
+        if let Some((other, _)) = listeners.iter().take(place).find(same) {
             root.problem(
                 key,
-                &format!("is \"{address}\", which {other} takes already; give another port"),
+                &format!("is \"{listen}\", which {other} takes already; give another port"),
             );
         }
     }
@@ -291,7 +301,7 @@ fn local(section: &mut Reader<'_>, port: u16) -> SocketAddr {
         .unwrap_or_else(|| loopback(port))
 }
 
-fn loopback(port: u16) -> SocketAddr {
+pub(super) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 

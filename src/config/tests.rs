@@ -8,6 +8,7 @@ use crate::policy::{HoldRule, Policy};
 use crate::route::{HttpVersion, OnDisconnect};
 use crate::usage::Meter;
 
+mod gateways;
 mod hooks;
 mod reference;
 mod store;
@@ -320,7 +321,7 @@ fn routes_become_values() {
         ("/base", HttpVersion::Http1)
     );
     assert_eq!(upstream.headers[0].1, "Bearer s3cret");
-    assert!(Arc::ptr_eq(upstream, &second.upstream));
+    assert!(Arc::ptr_eq(upstream, second.upstream.as_ref().unwrap()));
     assert!(!format!("{config:?}").contains("s3cret"));
 }
 

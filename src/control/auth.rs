@@ -13,24 +13,31 @@ use super::errors::Fault;
 pub const TOKEN_BYTES_MAX: usize = 512;
 
 /// Whether a text can be sent as a bearer token.
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Lets requests through that carry the token; all of them if none is set.
 #[derive(Clone)]
-pub(super) struct Token(Option<Arc<[u8; 32]>>);
+pub(crate) struct Token(Option<Arc<[u8; 32]>>);
 
 impl Token {
     /// Only the digest is kept. Comparing digests takes the same time however much of a wrong token is right, and however
     /// long it is.
-    pub(super) fn new(token: Option<&str>) -> Self {
+    pub(crate) fn new(token: Option<&str>) -> Self {
         Self(token.map(|token| Arc::new(Sha256::digest(token).into())))
     }
 
     /// Whether a header carries the token; any, and none, if no token is set.
     pub(super) fn lets_pass(&self, header: Option<&[u8]>) -> bool {
         self.check(header).is_ok()
+    }
+
+    /// Whether a bare token is the one that is wanted; any is, if none is set.
+    pub(crate) fn is(&self, token: Option<&[u8]>) -> bool {
+        let Some(wanted) = &self.0 else { return true };
+        let given: [u8; 32] = Sha256::digest(token.unwrap_or_default()).into();
+        bool::from(given.ct_eq(&**wanted))
     }
 
     fn check(&self, header: Option<&[u8]>) -> Result<(), Fault> {

@@ -18,7 +18,7 @@ use tonic::transport::server::Connected;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What gives connections.
-pub(super) trait Listener: Send + Sync + 'static {
+pub(crate) trait Listener: Send + Sync + 'static {
     /// One of them.
     type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
 
@@ -46,13 +46,13 @@ impl Listener for UnixListener {
 }
 
 /// On a port.
-pub(super) async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
 /// On a Unix socket that only this user can open. A socket at which nobody answers was left by a dead process: it is
 /// replaced. Anything else at that path stays.
-pub(super) async fn unix(path: &Path) -> io::Result<UnixListener> {
+pub(crate) async fn unix(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -75,7 +75,7 @@ pub(super) async fn unix(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// At most `connections_max` connections at once; the next one is accepted when one is closed.
-pub(super) fn bounded<L: Listener>(
+pub(crate) fn bounded<L: Listener>(
     listener: L,
     connections_max: usize,
 ) -> impl Stream<Item = io::Result<Held<L::Io>>> {
@@ -99,7 +99,7 @@ pub(super) fn bounded<L: Listener>(
 }
 
 /// A connection and its slot.
-pub(super) struct Held<IO> {
+pub(crate) struct Held<IO> {
     io: IO,
     _slot: OwnedSemaphorePermit,
 }

@@ -30,17 +30,20 @@ pub enum End {
     ClientGone,
     /// The client's request broke off, or was wrong, before the upstream answered.
     ClientFailed,
+    /// It was cut by us, as it cost more than the account has.
+    Overrun,
 }
 
 impl End {
     /// All of them, in the order of their names in metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Complete,
         Self::ErrorStatus,
         Self::NoAnswer,
         Self::Cut,
         Self::ClientGone,
         Self::ClientFailed,
+        Self::Overrun,
     ];
 
     /// Its name in metrics.
@@ -52,6 +55,7 @@ impl End {
             Self::Cut => "cut",
             Self::ClientGone => "client_gone",
             Self::ClientFailed => "client_failed",
+            Self::Overrun => "overrun",
         }
     }
 }
@@ -93,6 +97,8 @@ pub(super) struct Foreseen {
     pub(super) max_output: Option<u64>,
     /// Answers asked for.
     pub(super) choices: u64,
+    /// How many calls it counts as; none is one.
+    pub(super) calls: u64,
 }
 
 impl Foreseen {
@@ -107,7 +113,7 @@ impl Foreseen {
             .input
             .unwrap_or_else(|| self.request_bytes.div_ceil(bytes_per_token.max(1)));
         Counts::default()
-            .with(Meter::Request, 1)
+            .with(Meter::Request, self.calls.max(1))
             .with(Meter::Input, input)
             .with(Meter::Output, output.saturating_mul(choices))
             .with(Meter::Image, choices)
@@ -153,6 +159,12 @@ pub(super) fn charge(terms: &Terms<'_>, outcome: &Outcome) -> Option<Charge> {
         (End::Cut, Some(usage)) if !reading.complete => {
             Some(terms.cost(partly(usage, terms, outcome), Certainty::Estimated))
         }
+        // What was seen is charged as well as it can be told: it was used, and whoever cut it knew what it came to.
+        (End::Overrun, usage) if !reading.complete || usage.is_none() => {
+            let seen = partly(usage.unwrap_or_default(), terms, outcome);
+            Some(terms.cost(seen, Certainty::Estimated))
+        }
+        (End::Overrun, usage) => Some(terms.exact(usage.unwrap_or_default(), outcome)),
         (End::Complete | End::ErrorStatus | End::Cut, Some(usage)) => {
             Some(terms.exact(usage, outcome))
         }
@@ -216,7 +228,7 @@ impl Terms<'_> {
 
 fn with_bytes(usage: Counts, outcome: &Outcome) -> Counts {
     usage
-        .with(Meter::Request, 1)
+        .with(Meter::Request, usage.get(Meter::Request).max(1))
         .with(Meter::ByteIn, outcome.bytes_in)
         .with(Meter::ByteOut, outcome.bytes_out)
 }

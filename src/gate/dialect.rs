@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::headers::{put, whole_millis, whole_seconds};
+use crate::meter::{Fault, Malformed};
 use crate::refusal::{Reason, Refusal};
 use crate::route::Dialect;
 
@@ -87,6 +88,21 @@ pub enum Problem {
     UpstreamUnreachable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+}
+
+impl From<&Malformed> for Problem {
+    fn from(wrong: &Malformed) -> Self {
+        let param = match &wrong.fault {
+            Fault::Duplicate(field) | Fault::Spelling(field) | Fault::Wrong { field, .. } => {
+                Some(field.key())
+            }
+            _ => None,
+        };
+        Self::BadRequest {
+            message: wrong.to_string().into(),
+            param,
+        }
+    }
 }
 
 /// A refusal, in a dialect. The body is complete; status and headers are set.

@@ -2,14 +2,16 @@
 //! itself. They live in memory, expire by policy, and end once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::carried::Carried;
 use super::charge::{self, Charge, Foreseen};
 use super::{End, Gate, Priced, Taken, Want};
-use crate::clock::{Now, Timestamp};
+use crate::clock::{Monotonic, Now, Timestamp};
 use crate::engine::{Awaited, Hold, Key, ModelId};
 use crate::id::{AccountId, KeyId};
 use crate::money::Amount;
@@ -104,6 +106,9 @@ pub enum HoldError {
     /// Counts without a price to go by.
     #[error("hold `{0}` names no model with a price; settle it to an amount")]
     NoPrice(String),
+    /// It was taken by an application, which settles it itself.
+    #[error("hold `{0}` was taken by an application, and not for a call that a gateway carries")]
+    NotCarried(String),
     /// A cost that is no amount.
     #[error("the cost is beyond the range of an amount")]
     Overflow,
@@ -114,20 +119,26 @@ pub enum HoldError {
 
 /// The holds of one replica.
 pub(super) struct Holds {
-    open: DashMap<String, Kept, foldhash::fast::RandomState>,
+    pub(super) open: DashMap<String, Kept, foldhash::fast::RandomState>,
+    /// How many are kept. Counted here: to count them there, every part of the map must be locked in turn.
+    kept: AtomicUsize,
     max: usize,
 }
 
-struct Kept {
-    grant: HoldGrant,
-    key: Arc<Key>,
-    model: ModelId,
-    price: Option<Arc<Price>>,
+pub(super) struct Kept {
+    pub(super) grant: Arc<HoldGrant>,
+    pub(super) key: Arc<Key>,
+    pub(super) model: ModelId,
+    pub(super) price: Option<Arc<Price>>,
     expires: Now,
-    state: State,
+    /// From when on it is not remembered any more.
+    pub(super) forget: Monotonic,
+    /// What a call that a gateway carries is charged by; `None` for a hold of an application.
+    pub(super) carried: Option<Carried>,
+    pub(super) state: State,
 }
 
-enum State {
+pub(super) enum State {
     Open(Hold),
     /// Its time was over before it was settled: the money went back, and a settlement still lands (DESIGN.md section 6).
     Expired(Awaited),
@@ -138,7 +149,7 @@ enum State {
 impl Kept {
     /// Ends it with a charge, by the hold or, if that has expired, by what `late` gives in its stead. `Err` is the charge that it had
     /// ended with: that stands.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         charge: Charge,
         late: impl FnOnce(&Self) -> Hold,
@@ -159,7 +170,7 @@ impl Kept {
     }
 
     /// Ends it: its call never took place. `Err` is the charge that it had ended with.
-    fn release(&mut self) -> Result<(), Charge> {
+    pub(super) fn release(&mut self) -> Result<(), Charge> {
         match std::mem::replace(&mut self.state, State::Ended(NOTHING)) {
             State::Open(hold) => hold.release(),
             State::Expired(_) => {}
@@ -208,12 +219,42 @@ impl Holds {
     pub(super) fn new(max: usize) -> Self {
         Self {
             open: DashMap::default(),
+            kept: AtomicUsize::new(0),
             max,
+        }
+    }
+
+    /// Whether there is no room for another one. Holds that are taken in the same moment may go beyond by as many.
+    pub(super) fn full(&self) -> bool {
+        // Relaxed, here and below: it guards no other memory.
+        self.kept.load(Relaxed) >= self.max
+    }
+
+    pub(super) const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Keeps a hold, unless there is one of that id: then that one stands, and is given.
+    pub(super) fn keep(&self, id: String, kept: Kept) -> Result<(), Arc<HoldGrant>> {
+        match self.open.entry(id) {
+            // The same request came twice at once: the other's hold stands.
+            Entry::Occupied(other) => {
+                let grant = Arc::clone(&other.get().grant);
+                if let State::Open(hold) = kept.state {
+                    hold.release();
+                }
+                Err(grant)
+            }
+            Entry::Vacant(place) => {
+                place.insert(kept);
+                self.kept.fetch_add(1, Relaxed);
+                Ok(())
+            }
         }
     }
 }
 
-const NOTHING: Charge = Charge {
+pub(super) const NOTHING: Charge = Charge {
     amount: Amount::ZERO,
     certainty: Certainty::None,
     counts: Counts([0; Meter::COUNT]),
@@ -266,37 +307,8 @@ impl Gate {
             else {
                 continue;
             };
-            let most = key.account().rules().policy.hold_time();
-            let ttl = request.ttl.unwrap_or(most).min(most);
-            let expires = Now {
-                wall: now.wall.plus(ttl),
-                mono: now.mono.plus(ttl),
-            };
-            let grant = HoldGrant {
-                id: id.clone(),
-                account: key.owner().clone(),
-                key: key.id().clone(),
-                amount: hold.amount(),
-                expires: expires.wall,
-            };
-            return Ok(match self.holds.open.entry(id) {
-                // The same request came twice at once: the other's hold stands, and this one goes back as it is dropped.
-                Entry::Occupied(other) => {
-                    hold.release();
-                    other.get().grant.clone()
-                }
-                Entry::Vacant(place) => {
-                    place.insert(Kept {
-                        grant: grant.clone(),
-                        key,
-                        model,
-                        price,
-                        expires,
-                        state: State::Open(hold),
-                    });
-                    grant
-                }
-            });
+            let grant = self.keep(id, key, now, request.ttl, None, (hold, price, model));
+            return Ok(HoldGrant::clone(&grant));
         }
         Err(Refusal::new(Reason::StateUnavailable).into())
     }
@@ -306,12 +318,12 @@ impl Gate {
         if let Some(kept) = self.holds.open.get(id) {
             let same = kept.key.id() == key.id();
             return Some(if same {
-                Ok(kept.grant.clone())
+                Ok(HoldGrant::clone(&kept.grant))
             } else {
                 Err(HoldRefused::RequestIdReused)
             });
         }
-        let full = self.holds.open.len() >= self.holds.max;
+        let full = self.holds.full();
         full.then_some(Err(HoldRefused::TooMany(self.holds.max)))
     }
 
@@ -333,6 +345,7 @@ impl Gate {
             input: request.input,
             max_output: request.max_output,
             choices: 1,
+            calls: 1,
         };
         let want = Want {
             model,
@@ -344,7 +357,46 @@ impl Gate {
         self.take(Arc::clone(key), &want, now).await
     }
 
-    async fn caller(&self, caller: &Caller, now: Now) -> Result<Arc<Key>, Refusal> {
+    /// Keeps a hold that was taken, to be settled by its id; what is kept under that id already stands.
+    pub(super) fn keep(
+        &self,
+        id: String,
+        key: Arc<Key>,
+        now: Now,
+        ttl: Option<Duration>,
+        carried: Option<Carried>,
+        (hold, price, model): (Hold, Option<Arc<Price>>, ModelId),
+    ) -> Arc<HoldGrant> {
+        let most = key.account().rules().policy.hold_time();
+        let ttl = ttl.unwrap_or(most).min(most);
+        let expires = Now {
+            wall: now.wall.plus(ttl),
+            mono: now.mono.plus(ttl),
+        };
+        let grant = Arc::new(HoldGrant {
+            id: id.clone(),
+            account: key.owner().clone(),
+            key: key.id().clone(),
+            amount: hold.amount(),
+            expires: expires.wall,
+        });
+        let kept = Kept {
+            grant: Arc::clone(&grant),
+            key,
+            model,
+            price,
+            expires,
+            forget: expires.mono.plus(REMEMBERED),
+            carried,
+            state: State::Open(hold),
+        };
+        match self.holds.keep(id, kept) {
+            Ok(()) => grant,
+            Err(first) => first,
+        }
+    }
+
+    pub(super) async fn caller(&self, caller: &Caller, now: Now) -> Result<Arc<Key>, Refusal> {
         let (account, key) = match caller {
             Caller::Secret(secret) => return self.sync.identify(secret.as_bytes(), now).await,
             Caller::Key(account, key) => (account, key),
@@ -397,35 +449,43 @@ impl Gate {
     /// expired.
     pub fn expire_holds(&self) -> usize {
         let now = self.clock.now();
-        let mut expired: usize = 0;
+        let (mut expired, mut forgotten): (usize, usize) = (0, 0);
         self.holds.open.retain(|_, kept| {
-            if now.mono >= kept.expires.mono.plus(REMEMBERED) {
+            if now.mono >= kept.forget {
+                forgotten = forgotten.saturating_add(1);
                 return false;
             }
-            let over = now.mono >= kept.expires.mono && kept.expire();
-            expired = expired.saturating_add(usize::from(over));
+            if now.mono >= kept.expires.mono && kept.expire() {
+                expired = expired.saturating_add(1);
+                self.unheard(kept, now.wall);
+            }
             true
         });
+        self.holds.kept.fetch_sub(forgotten, Relaxed);
         expired
     }
 
     /// Ends every open hold as its account's policy says: the process ends, and nobody can settle them any more. Returns how many
     /// there were.
     pub fn end_holds(&self) -> usize {
-        let mut ended: usize = 0;
+        let now = self.clock.now();
+        let (mut ended, mut forgotten): (usize, usize) = (0, 0);
         self.holds.open.retain(|_, kept| {
             if let State::Open(_) = kept.state {
                 ended = ended.saturating_add(1);
+                self.unheard(kept, now.wall);
             }
+            forgotten = forgotten.saturating_add(1);
             // Dropped, a hold ends itself by policy.
             false
         });
+        self.holds.kept.fetch_sub(forgotten, Relaxed);
         ended
     }
 
     /// How many holds are kept, open or remembered.
     pub fn holds(&self) -> usize {
-        self.holds.open.len()
+        self.holds.kept.load(Relaxed)
     }
 }
 

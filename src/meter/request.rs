@@ -35,6 +35,15 @@ pub struct Edit {
     pub insert: &'static [u8],
 }
 
+impl Edit {
+    /// The body with the change made; `None` if it does not reach that far.
+    pub fn of(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let end = self.at.checked_add(self.remove)?;
+        let (before, after) = (body.get(..self.at)?, body.get(end..)?);
+        Some([before, self.insert, after].concat())
+    }
+}
+
 /// Reads a JSON request body as it streams in. It keeps what it found, and none of the body.
 pub struct RequestScan {
     /// `None` for an API whose requests are not read.

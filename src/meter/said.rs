@@ -16,6 +16,50 @@ pub(super) enum Part {
     CacheWriteLong,
 }
 
+/// The meters of a usage that somebody else has read out of an answer, by the names that its API gives the numbers, without what
+/// they stand in: `prompt_tokens`, `cached_tokens`. Of an API that is not known, the names are those of the meters. `None` if it
+/// says nothing.
+pub fn usage_of(api: Api, number: impl Fn(&str) -> Option<u64>) -> Option<Counts> {
+    let names: &[(&str, Part)] = match api {
+        Api::OpenAiChat | Api::OpenAiCompletions | Api::OpenAiEmbeddings => &[
+            ("prompt_tokens", Part::Input),
+            ("completion_tokens", Part::Output),
+            ("cached_tokens", Part::Cached),
+            ("reasoning_tokens", Part::Reasoning),
+        ],
+        Api::OpenAiResponses => &[
+            ("input_tokens", Part::Input),
+            ("output_tokens", Part::Output),
+            ("cached_tokens", Part::Cached),
+            ("reasoning_tokens", Part::Reasoning),
+        ],
+        Api::AnthropicMessages => &[
+            ("input_tokens", Part::Input),
+            ("output_tokens", Part::Output),
+            ("cache_read_input_tokens", Part::Cached),
+            ("cache_creation_input_tokens", Part::CacheWrite),
+        ],
+        Api::Opaque => {
+            let mut counts = None;
+            for meter in Meter::ALL {
+                if let Some(number) = number(meter.name()) {
+                    counts
+                        .get_or_insert_with(Counts::default)
+                        .set(meter, number);
+                }
+            }
+            return counts;
+        }
+    };
+    let mut said = Said::NONE;
+    for (name, part) in names {
+        if let Some(number) = number(name) {
+            said.set(*part, number);
+        }
+    }
+    said.is_usage().then(|| said.counts(api))
+}
+
 /// The numbers of a usage object: absent and null are `None`, 0 is a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {

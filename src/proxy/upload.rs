@@ -264,15 +264,5 @@ fn is_garbage(source: &(dyn std::error::Error + 'static)) -> bool {
 
 /// A malformed body as the client is told.
 pub(super) fn malformed(wrong: &crate::meter::Malformed) -> Problem {
-    use crate::meter::Fault;
-    let param = match &wrong.fault {
-        Fault::Duplicate(field) | Fault::Spelling(field) | Fault::Wrong { field, .. } => {
-            Some(field.key())
-        }
-        _ => None,
-    };
-    Problem::BadRequest {
-        message: wrong.to_string().into(),
-        param,
-    }
+    wrong.into()
 }

@@ -13,9 +13,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::pool::Pool;
-use super::table::Table;
 use crate::clock::Clock;
 use crate::gate::Gate;
+use crate::gate::table::Table;
 use crate::telemetry::{Drained, RouteMetrics};
 
 /// Where a route leads.

@@ -75,6 +75,26 @@ labels! {
         Protocol = "protocol",
     }
 
+    /// What became of a call that another gateway carries.
+    Passage {
+        /// It was let through, its cost set aside.
+        Taken = "taken",
+        /// It was asked for again, and got the hold that it had.
+        Repeated = "repeated",
+        /// Its end was told, and settled.
+        Settled = "settled",
+        /// Its end was not told in time: the policy said what became of its hold.
+        Expired = "expired",
+        /// Its end was told after that, and settled all the same.
+        Late = "late",
+        /// Its end was told again: the first word stands.
+        Again = "again",
+        /// An end was told of a call that this replica does not know, or no more.
+        Stray = "stray",
+        /// An answer came by of a call that nothing was held for.
+        Unheld = "unheld",
+    }
+
     /// What a store was asked.
     StoreOp {
         /// Whether it answers.

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::labels::{Drained, Label, LicenceOutcome, StatusClass, StoreOp, UpstreamError};
+use super::labels::{
+    Drained, Label, LicenceOutcome, Passage, StatusClass, StoreOp, UpstreamError,
+};
 use super::registry::{Named, Registry, count, units};
 use super::webhooks::WebhookMetrics;
 use crate::gate::{Charge, End};
@@ -73,6 +75,7 @@ struct EdgeHandles {
     drains_open: Gauge,
     connections: Counter,
     connections_open: Gauge,
+    passages: Box<[Counter]>,
 }
 
 /// What is set when somebody asks, from [`Levels`].
@@ -286,6 +289,11 @@ impl Metrics {
         bump(&self.0.edges.drains, end.index());
     }
 
+    /// Something became of a call that another gateway carries.
+    pub fn passage(&self, passage: Passage) {
+        bump(&self.0.edges.passages, passage.index());
+    }
+
     /// A client connected. Call [`Metrics::connection_closed`] once.
     pub fn connection_opened(&self) {
         self.0.edges.connections.increment(1);
@@ -433,7 +441,12 @@ impl EdgeHandles {
             "tollgate_drains_total",
             "Answers that were read on for clients that left.",
         );
+        const PASSAGES: Named = (
+            "tollgate_gateway_calls_total",
+            "What became of calls that another gateway carries.",
+        );
         Self {
+            passages: registry.counters::<Passage>(PASSAGES, &[], "result"),
             drains: registry.counters::<Drained>(DRAINS, &[], "result"),
             drains_open: registry.gauge((
                 "tollgate_drains_open",

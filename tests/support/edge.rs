@@ -80,7 +80,7 @@ impl Plan {
             name: "all".into(),
             host: None,
             path: "/".into(),
-            upstream: Arc::new(self.upstream),
+            upstream: Some(Arc::new(self.upstream)),
             terms: Arc::new(self.terms),
         }];
         let (gate, clock) = (&node.core.gate, &node.core.clock);

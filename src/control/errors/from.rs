@@ -84,6 +84,9 @@ impl From<HoldError> for Fault {
         match error {
             HoldError::Unknown(id) => Self::NotFound(Thing::Hold, id),
             HoldError::Settled(_, charge) => Self::HoldSettled(charge.amount),
+            HoldError::NotCarried(_) => {
+                Self::Field(FieldError::invalid("hold_id", error.to_string()))
+            }
             HoldError::NoPrice(_) => Self::Field(FieldError::invalid("counts", error.to_string())),
             HoldError::Negative(_) => Self::Field(FieldError::invalid("amount", error.to_string())),
             HoldError::Overflow => Self::CostOverflow,

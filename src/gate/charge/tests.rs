@@ -60,6 +60,7 @@ fn check(
         input: None,
         max_output: Some(50),
         choices: 1,
+        calls: 1,
     };
     let terms = Terms {
         price: Some(price),
@@ -255,6 +256,7 @@ fn holds_follow_their_rule() {
         input: None,
         max_output: Some(50),
         choices: 1,
+        calls: 1,
     };
     let hold = |foreseen: Foreseen, rule| foreseen.hold(&tokens(), rule).unwrap();
     let both = |held: &str, worst: &str| (amount(held), amount(worst));

@@ -83,11 +83,13 @@ fn small(unsettled: Unsettled) -> Small {
         expires: NOW.wall,
     };
     let kept = Kept {
-        grant,
+        grant: Arc::new(grant),
         key,
         model: ModelId::NONE,
         price: None,
         expires: NOW,
+        forget: NOW.mono,
+        carried: None,
         state: State::Open(hold),
     };
     Small {

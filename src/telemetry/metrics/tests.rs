@@ -123,6 +123,13 @@ fn each_call_moves_its_own_series() {
         check(drained, &series, "1");
         check(drained, "tollgate_drains_open", "0");
     }
+    for passage in Passage::ALL {
+        let series = format!(
+            "tollgate_gateway_calls_total{{result=\"{}\"}}",
+            passage.name()
+        );
+        check(|m| m.passage(*passage), &series, "1");
+    }
     for class in StatusClass::ALL {
         let name = class.name();
         let series = format!("tollgate_requests_total{{route=\"a\",status=\"{name}\"}}");

@@ -6,11 +6,11 @@ use crate::meter::Api;
 use crate::route::{ApiName, Dialect, Route, Terms};
 
 /// Routes in the order in which they are tried, each with what it leads to.
-pub(super) struct Table<T>(Vec<(Route, T)>);
+pub(crate) struct Table<T>(Vec<(Route, T)>);
 
 impl<T> Table<T> {
     /// Puts routes in order: those for a host before those for any, longer paths before shorter.
-    pub(super) fn new(mut routes: Vec<(Route, T)>) -> Self {
+    pub(crate) fn new(mut routes: Vec<(Route, T)>) -> Self {
         routes.sort_by_key(|(route, _)| {
             let path = route.path.trim_end_matches('/').len();
             (route.host.is_none(), std::cmp::Reverse(path))
@@ -19,13 +19,20 @@ impl<T> Table<T> {
     }
 
     /// The route for a host (with or without a port) and a [`canonical`] path.
-    pub(super) fn find(&self, host: &str, path: &str) -> Option<&(Route, T)> {
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<&(Route, T)> {
         let host = without_port(host);
         let mut routes = self.0.iter();
         routes.find(|(route, _)| {
             let for_host = |want: &String| want.eq_ignore_ascii_case(host);
             route.host.as_ref().is_none_or(for_host) && is_below(path, &route.path)
         })
+    }
+}
+
+impl<T> Table<T> {
+    /// The route of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<&(Route, T)> {
+        self.0.iter().find(|(route, _)| route.name == name)
     }
 }
 
@@ -50,11 +57,11 @@ fn without_port(host: &str) -> &str {
 
 /// A path that climbs: `..` or `.` as a segment. Where it leads depends on who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DotSegment;
+pub(crate) struct DotSegment;
 
 /// A path as the upstream may come to read it: escapes undone, `\` as `/`, empty segments left out. Routes are matched with
 /// this, so that no spelling of a priced path takes the route of a free one; what is forwarded is what the client wrote.
-pub(super) fn canonical(path: &str) -> Result<Cow<'_, str>, DotSegment> {
+pub(crate) fn canonical(path: &str) -> Result<Cow<'_, str>, DotSegment> {
     let plain = !path.contains(['%', '\\']) && !path.contains("//") && !path.contains("/.");
     if plain {
         return Ok(Cow::Borrowed(path));
@@ -94,7 +101,7 @@ fn unescape(after: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// The API that is called: the path says it, within what the route says.
-pub(super) fn api(terms: &Terms, path: &str) -> Api {
+pub(crate) fn api(terms: &Terms, path: &str) -> Api {
     let by_path = Api::of_path(path);
     let is_openai = match by_path {
         Api::OpenAiChat | Api::OpenAiCompletions | Api::OpenAiEmbeddings | Api::OpenAiResponses => {
@@ -112,7 +119,7 @@ pub(super) fn api(terms: &Terms, path: &str) -> Api {
 }
 
 /// The dialect that is answered in: the route's, else the path's, else that of the route's API.
-pub(super) fn dialect(terms: &Terms, path: &str) -> Dialect {
+pub(crate) fn dialect(terms: &Terms, path: &str) -> Dialect {
     if let Some(dialect) = terms.dialect {
         return dialect;
     }
@@ -124,4 +131,4 @@ pub(super) fn dialect(terms: &Terms, path: &str) -> Dialect {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -47,7 +47,7 @@ fn route(name: &str, host: Option<&str>, path: &str) -> (Route, ()) {
         name: name.into(),
         host: host.map(Into::into),
         path: path.into(),
-        upstream: Arc::new(upstream),
+        upstream: Some(Arc::new(upstream)),
         terms: Arc::new(terms()),
     };
     (route, ())

@@ -1,0 +1,348 @@
+//! The services that Envoy asks: may this call pass, and how did it end.
+//!
+//! | service | what it is asked |
+//! |---|---|
+//! | `envoy.service.auth.v3.Authorization/Check` | may this request pass: before each call (`check`) |
+//! | `envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs` | how calls ended, afterwards (`log`) |
+//! | `envoy.service.ext_proc.v3.ExternalProcessor/Process` | the call as it passes: watched, or decided on too (`process`) |
+//! | `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` | descriptors of Envoy's global rate limits (`limit`) |
+//! | `grpc.health.v1.Health` | for a cluster's `health_checks`: serving until the process is told to stop |
+//!
+//! Thin: what a request says is read by [`crate::gateway`], what it may do is decided by [`crate::gate`]. A call that Check lets
+//! through carries its hold's id in dynamic metadata and, for an upstream that settles itself, in `x-tollgate-hold`; whoever tells of
+//! its end tells that id. The first word of an end stands, another changes nothing.
+//!
+//! # Which way to choose
+//!
+//! Each has a commented bootstrap in `deploy/envoy`.
+//!
+//! | way | seen | added to a call | what can be lost | clients |
+//! |---|---|---|---|---|
+//! | `ext-authz-access-log` | the request; of the answer, the usage that Envoy's `json_to_metadata` and `sse_to_metadata` read | one question before it | log lines: sent once | must ask for a stream's usage |
+//! | `ext-authz-ext-proc` | the request; the whole answer | one question before it; a copy of the answer, not waited for | the watching stream, if Envoy dies or its circuit breaker opens | must ask for a stream's usage, or `on_missing_usage = "estimate"` |
+//! | `ext-authz-holds` | the request | one question before it | what the application does not tell | as the application says |
+//! | `ext-proc` | the request; the whole answer | a round trip for the head, the body, the answer's head and each piece of the answer | nothing while both live | need do nothing |
+//! | `rate-limit` | descriptors; the usage that Envoy reads | one question before it | what is told at the end: sent once | must ask for a stream's usage; refusals are all 429 |
+//!
+//! Begin with `ext-authz-ext-proc`: it costs a call no more than the question, reads every API that the proxy reads, and settles as soon
+//! as the answer ends. Take `ext-proc` where clients cannot be made to ask for their usage, where streams must be cut when the money
+//! runs out (`envoy.on_overrun = "cut"`), or where Envoys share tollgates. Envoy calls `sse_to_metadata` work in progress, so the access
+//! log is for those who have it already, or whose answers do not stream.
+//!
+//! **A hold lives on the replica that took it.** With ext_authz, the end must be told to the tollgate that was asked: one tollgate
+//! beside each Envoy (`deploy/kubernetes/sidecar.yaml`). With `ext-proc` all of a call is one stream, so a Service in front of many
+//! tollgates will do (`deploy/kubernetes/shared.yaml`).
+//!
+//! # What becomes of a call whose end is not told
+//!
+//! Its hold lives for the account's `hold_ms_max`, so that must be longer than the longest call. Then the policy's `unsettled` charges
+//! it or lets it go; `tollgate_gateway_calls_total{result="expired"}` counts it, a warning names it, and `/unheard` of the admin edge
+//! lists the newest thousand. An end that comes later still lands, and takes it off the list. An end of a call that this process never
+//! knew (another replica's, or one from before a restart) is counted as `stray`, logged with its usage, and charges nothing: what was
+//! held then has ended by policy already.
+//!
+//! # When tollgate is away
+//!
+//! Envoy says what becomes of calls then, filter by filter; a Check that cannot be decided (`STATE_UNAVAILABLE`) is an error to it in
+//! just that way.
+//!
+//! | | ext_authz | ext_proc | rate limit |
+//! |---|---|---|---|
+//! | closed: 503 (as in `deploy`) | `failure_mode_allow: false`, `status_on_error` | `failure_mode_allow: false`, `status_on_error` | `failure_mode_deny: true` |
+//! | open: calls pass unpaid | `failure_mode_allow: true` | `failure_mode_allow: true` | `failure_mode_deny: false` |
+//!
+//! - **Timeouts.** `timeout` (ext_authz, rate limit) and `message_timeout` (ext_proc) default to 200 ms and less. Only the first call of
+//!   an account waits for the store, for at most `engine.load_wait` (2 s); the bootstraps give 2.5 s. A Check that Envoy gave up on may
+//!   have taken a hold all the same: that one expires.
+//! - **Circuit breakers.** Every call that ext_proc watches is one open request on the cluster `tollgate`, for as long as it lasts, and
+//!   each access log is one for ever. Envoy's default `max_requests` of 1024 turns callers away at a peak, so the bootstraps give 16,384,
+//!   which is also what this server takes on one connection. Size it as calls in flight.
+//! - **Keep-alives.** A tollgate that hangs is noticed by HTTP/2 pings; without them every call waits for its timeout.
+//! - **Buffers.** The model's name stands in the body, so Envoy must show all of it: `max_request_bytes` (ext_authz) or the listener's
+//!   `per_connection_buffer_limit_bytes` (ext_proc) is the largest request, and beyond it clients get 413. A body that is shown in part
+//!   is priced by its beginning, in which a caller could name another model than at its end.
+//!
+//! # How to size
+//!
+//! What a question costs tollgate and Envoy, `cargo bench-envoy` measures beside
+//! Envoy alone, an authorizer that always says yes, and Envoy's own local rate limit. `engine.holds_max` bounds the calls in flight
+//! and those of the last ten seconds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service as api;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::control::auth::Token;
+use crate::control::listener;
+use crate::gate::{By, CallGrant};
+use crate::gateway::{Gateway, Placed, Read, Stopped};
+use crate::id::{AccountId, KeyId, ModelName};
+use crate::telemetry::Passage;
+
+mod check;
+mod limit;
+mod log;
+mod process;
+mod question;
+mod wire;
+
+/// The largest message: a request's body is shown in one piece, and a body of the large providers' most has its headers beside it.
+const MESSAGE_BYTES_MAX: usize = 72 << 20;
+
+/// Connections at once: each of an Envoy's worker threads has one for each of its clusters.
+const CONNECTIONS_MAX: usize = 4_096;
+
+/// Calls and streams at once on one connection. Every call that is watched is a stream for as long as it lasts.
+const STREAMS_PER_CONNECTION_MAX: u32 = 16_384;
+
+/// A connection on which nothing was heard for so long is asked whether it is there, and how long it has for the answer: access logs
+/// may be silent for hours.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the server listens and what it asks of those who call.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where: a port, a Unix socket, or both.
+    pub listen: Vec<crate::control::Listen>,
+    /// What Envoy must send as `authorization: Bearer TOKEN`.
+    pub token: Option<String>,
+    /// How long streams have to end when the server is told to stop.
+    pub drain: Duration,
+    /// Cut a watched answer when what it costs goes beyond what the account has.
+    pub cut_overrun: bool,
+    /// What the entries of rate limits' descriptors are.
+    pub limits: Limits,
+}
+
+/// What the entries of a rate limit's descriptors are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The entry that has the caller's secret.
+    pub secret_entry: String,
+    /// The entry that names the model.
+    pub model_entry: String,
+    /// The entry that has the hold of a call that has ended.
+    pub hold_entry: String,
+    /// The entry that names what the hits of such a call count.
+    pub meter_entry: String,
+    /// Descriptors that stand for a key.
+    pub callers: Vec<Named>,
+}
+
+/// A descriptor of Envoy's rate limits that stands for a key: one that has all of these entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The rate limit's domain; `None` is any.
+    pub domain: Option<String>,
+    /// The entries, by key.
+    pub entries: BTreeMap<String, String>,
+    /// The model that its calls are priced as, if the descriptor names none.
+    pub model: Option<ModelName>,
+    /// The account and its key.
+    pub caller: (AccountId, KeyId),
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens, with the ports it got; Unix sockets are left out.
+    pub local_addrs: Vec<SocketAddr>,
+    joins: Vec<JoinHandle<()>>,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or may not be used.
+    #[error("envoy.listen: cannot listen on {at}: {error}")]
+    Bind {
+        /// Where.
+        at: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// The services. Cheap to clone.
+#[derive(Clone)]
+struct Envoy {
+    gateway: Arc<Gateway>,
+    stop: watch::Receiver<bool>,
+    cut_overrun: bool,
+    limits: Arc<Limits>,
+}
+
+impl Running {
+    /// Waits until it has ended, after the stop.
+    pub async fn join(self) {
+        for join in self.joins {
+            // A panic was reported where it happened.
+            let _ = join.await;
+        }
+    }
+}
+
+/// Starts the server. Once `stop` turns true (or its sender is gone), no call is let through any more, and the ends of those that are
+/// open are heard for at most [`Settings::drain`].
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+) -> Result<Running, StartError> {
+    let envoy = Envoy {
+        gateway,
+        stop,
+        cut_overrun: settings.cut_overrun,
+        limits: Arc::new(settings.limits),
+    };
+    let mut running = Running {
+        local_addrs: Vec::new(),
+        joins: Vec::new(),
+    };
+    let (health, health_server) = tonic_health::server::health_reporter();
+    let serving = tonic_health::ServingStatus::Serving;
+    health.set_service_status("", serving).await;
+    for listen in &settings.listen {
+        let failed = |error| StartError::Bind {
+            at: at(listen),
+            error,
+        };
+        let router = envoy.router(settings.token.as_deref());
+        // For Envoy's own health checks; without the token, which those do not send.
+        let router = router.add_service(health_server.clone());
+        let (envoy, drain) = (envoy.clone(), settings.drain);
+        running.joins.push(match listen {
+            crate::control::Listen::Tcp(address) => {
+                let bound = listener::tcp(*address).await.map_err(failed)?;
+                running.local_addrs.extend(bound.local_addr());
+                tokio::spawn(run(envoy, router, bound, drain))
+            }
+            crate::control::Listen::Unix(path) => {
+                let bound = listener::unix(path).await.map_err(failed)?;
+                tokio::spawn(run(envoy, router, bound, drain))
+            }
+        });
+    }
+    let stopping = envoy.stop.clone();
+    running.joins.push(tokio::spawn(async move {
+        stopped(stopping).await;
+        let not_serving = tonic_health::ServingStatus::NotServing;
+        health.set_service_status("", not_serving).await;
+    }));
+    Ok(running)
+}
+
+fn at(listen: &crate::control::Listen) -> String {
+    match listen {
+        crate::control::Listen::Tcp(address) => address.to_string(),
+        crate::control::Listen::Unix(path) => path.display().to_string(),
+    }
+}
+
+async fn run<L: listener::Listener>(envoy: Envoy, router: Router, listener: L, drain: Duration) {
+    let incoming = listener::bounded(listener, CONNECTIONS_MAX);
+    let (gateway, stop) = (Arc::clone(&envoy.gateway), envoy.stop.clone());
+    let heard_out = async move { gateway.heard_out(stop).await };
+    let mut serving = std::pin::pin!(router.serve_with_incoming_shutdown(incoming, heard_out));
+    tokio::select! {
+        ended = &mut serving => return report(ended),
+        () = stopped(envoy.stop.clone()) => {}
+    }
+    match tokio::time::timeout(drain, serving).await {
+        Ok(ended) => report(ended),
+        Err(_) => tracing::warn!(
+            ?drain,
+            "envoy: calls were still open when the drain was over"
+        ),
+    }
+}
+
+fn report(ended: Result<(), tonic::transport::Error>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "envoy: the server ended");
+    }
+}
+
+/// Until the stop is called for, or nobody is left to call for it.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+impl Envoy {
+    fn router(&self, token: Option<&str>) -> Router {
+        use api::accesslog::v3::access_log_service_server::AccessLogServiceServer;
+        use api::ext_proc::v3::external_processor_server::ExternalProcessorServer;
+        use api::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+        let guard = Token::new(token);
+        macro_rules! guarded {
+            ($server:ident) => {
+                tonic::service::interceptor::InterceptedService::new(
+                    $server::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                    guard.clone(),
+                )
+            };
+        }
+        Server::builder()
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(tonic::service::interceptor::InterceptedService::new(
+                question::Authorization(self.clone()),
+                guard.clone(),
+            ))
+            .add_service(guarded!(AccessLogServiceServer))
+            .add_service(guarded!(ExternalProcessorServer))
+            .add_service(guarded!(RateLimitServiceServer))
+    }
+
+    /// Ends a call as somebody has told, and writes down what does not fit.
+    fn settle(&self, hold: &str, outcome: &crate::gate::Outcome) {
+        use crate::gate::HoldError;
+        match self.gateway.gate.settle_call(hold, outcome) {
+            Ok(charge) => tracing::debug!(
+                target: "tollgate::access",
+                hold,
+                end = outcome.end.name(),
+                cost = %charge.amount,
+                certainty = charge.certainty.name(),
+                "a gateway's call ended"
+            ),
+            // Told twice; or of a hold that this process gave and has settled and forgotten.
+            Err(HoldError::Settled(..)) => {}
+            Err(HoldError::Unknown(_)) if self.gateway.is_own(hold) => {}
+            Err(error) => tracing::warn!(
+                hold,
+                end = outcome.end.name(),
+                usage = ?outcome.reading.usage,
+                %error,
+                "the end of a call was told, and nothing is known of the call"
+            ),
+        }
+    }
+
+    /// Decides about a call that was read, unless the process is about to end.
+    async fn admit(
+        &self,
+        placed: &Placed,
+        read: &Read,
+        by: By<'_>,
+        request: &str,
+    ) -> Result<CallGrant, Stopped> {
+        if *self.stop.borrow() {
+            return Err(self.gateway.closed(placed));
+        }
+        self.gateway.admit(placed, read, by, request).await
+    }
+
+    fn count(&self, passage: Passage) {
+        self.gateway.gate.metrics().passage(passage);
+    }
+}

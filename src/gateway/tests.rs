@@ -1,0 +1,17 @@
+//! Which requests are one.
+
+use super::*;
+
+#[test]
+fn a_request_has_one_name_and_no_two_have_the_same() {
+    let (one, other) = (Namer::new().unwrap(), Namer::new().unwrap());
+    let parts: [&[u8]; 2] = [b"17", b"12:00"];
+    assert_eq!(one.name(&parts), one.name(&parts));
+    // What one part ends with is not what the next begins with.
+    assert_ne!(one.name(&parts), one.name(&[b"171", b"2:00"]));
+    assert_ne!(one.name(&parts), one.name(&[b"17", b"12:01"]));
+    assert_ne!(one.name(&parts), other.name(&parts));
+    assert_ne!(one.name(&[]), one.name(&[]));
+    assert_ne!(one.name(&[b"", b""]), one.name(&[b"", b""]));
+    assert!(one.name(&parts).starts_with(&one.boot) && !other.name(&parts).starts_with(&one.boot));
+}

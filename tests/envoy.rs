@@ -1,0 +1,8 @@
+//! A real Envoy, by the configurations of `deploy/envoy`, between real clients and the stand-in model, asking tollgate.
+
+mod crowds;
+mod ends;
+mod faults;
+mod files;
+mod repeats;
+mod ways;
