@@ -91,7 +91,7 @@ impl World {
                 &opened.snapshot.book,
                 Amount::ZERO,
                 policy.clone(),
-                tollgate::clock::Now::default(),
+                Now::default(),
             );
             let taken = engine.counters().take_up(&id);
             let account = engine.load(taken, rules, std::iter::empty());

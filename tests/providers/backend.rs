@@ -356,14 +356,6 @@ impl World {
         self.quiet().await;
     }
 
-    pub(crate) async fn release(&self, hold: &str) {
-        let request = v1::ReleaseRequest {
-            hold_id: hold.into(),
-        };
-        self.holds().release(request).await.unwrap();
-        self.quiet().await;
-    }
-
     /// Publishes what is settled.
     pub(crate) async fn sync_now(&self) {
         let mut client = SyncServiceClient::new(self.channel.clone());
