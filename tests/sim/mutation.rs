@@ -55,8 +55,6 @@ pub(crate) enum Mutation {
     NoTotal,
     /// It does not know what an unanswered message may have told a store that is gone.
     ForgetsSaid,
-    /// It does not say in which history it believes what it believes.
-    NoHistory,
     /// Rows of usage whose message was lost are not said again.
     RowsOnce,
     /// Rows that a store had acknowledged and lost are not said again.
@@ -95,7 +93,11 @@ pub(crate) enum Mutation {
     TakesPartForWhole,
 }
 
-/// All of them, and within how many seeds each must be found.
+/// All of them, and within how many seeds each must be found: several times what it takes now, as the next change of a machine throws
+/// the dice anew.
+///
+/// One that is not here, as nothing broke in 2,000 seeds: to leave out in which history a message believes what it believes. A store that fell back
+/// to just that has heard a message that was not answered, and the next one says what that may have told it.
 pub(crate) const ALL: &[(Mutation, u64)] = &[
     (Mutation::SkipsBelieved, 20),
     (Mutation::AddsRepeats, 20),
@@ -114,7 +116,6 @@ pub(crate) const ALL: &[(Mutation, u64)] = &[
     (Mutation::ForgetsTombstones, 100),
     (Mutation::NoTotal, 500),
     (Mutation::ForgetsSaid, 50),
-    (Mutation::NoHistory, 2_000),
     (Mutation::RowsOnce, 20),
     (Mutation::RowsAcknowledged, 20),
     (Mutation::NoSelfFence, 100),
@@ -285,7 +286,6 @@ pub(crate) fn message(
     match mutation {
         Some(Mutation::NoTotal) => message.total = Amount::ZERO,
         Some(Mutation::ForgetsSaid) => message.seen = message.seen.min(past.acked),
-        Some(Mutation::NoHistory) => message.history = None,
         Some(Mutation::RowsOnce) => message.usage.retain(|row| !past.lost.contains(row)),
         Some(Mutation::RowsAcknowledged) => {
             message.usage.retain(|row| !past.acknowledged.contains(row));
