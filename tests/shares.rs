@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::clock::{Clock, Hour, Timestamp};
+use tollgate::clock::{Clock, Hour, Now, Timestamp};
 use tollgate::engine::{Account, Ask, Bounds, Denied, Engine, Key, ModelId};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
 use tollgate::ledger::Book;

@@ -149,7 +149,11 @@ impl Gate {
         }
     }
 
-    fn keep_licence(&self, fingerprint: Fingerprint, licence: Licence) -> Result<Arc<Known>, Invalid> {
+    fn keep_licence(
+        &self,
+        fingerprint: Fingerprint,
+        licence: Licence,
+    ) -> Result<Arc<Known>, Invalid> {
         let known = Arc::new(Known {
             id: licence.counted_as().ok_or(Invalid::Forged)?,
             licence,

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::labels::{
-    Drained, Label, LicenceOutcome, Passage, StatusClass, StoreOp, UpstreamError,
-};
+use super::labels::{Drained, Label, LicenceOutcome, Passage, StatusClass, StoreOp, UpstreamError};
 use super::registry::{Named, Registry, count, units};
 use super::webhooks::WebhookMetrics;
 use crate::gate::{Charge, End};
