@@ -1,5 +1,5 @@
 //! The admin edge: is it alive, is it ready, what does it count. Read only, for probes and Prometheus; names of accounts stand in the
-//! list of unheard calls, for whoever reconciles, and on a page of accounts for people, behind a check of its own ([`page`]). What is
+//! list of unheard calls, for whoever reconciles, and on a page of accounts for people, behind a check of its own ([`mod@page`]). What is
 //! counted stands in `telemetry`, whether the store answers in `sync`.
 
 use std::convert::Infallible;

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, OnceCell, Semaphore};
 pub(crate) use drive::ROUNDS_PER_LOOK;
 pub(crate) use inner::budgets_of;
 pub use line::Times;
+pub(crate) use sweep::PAGE as SWEPT_PER_SECOND;
 
 use crate::books::Books;
 use crate::catalog::Catalog;

@@ -7,7 +7,7 @@ use super::number::{real, real_money};
 use super::sample::{Sample, Shown};
 use super::spread::Places;
 use super::world::{Seen, Tide};
-use crate::sync::ROUNDS_PER_LOOK;
+use crate::sync::{ROUNDS_PER_LOOK, SWEPT_PER_SECOND};
 
 /// What happens in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -222,6 +222,8 @@ pub struct Totals {
     pub rates: Rates,
     /// Words in the feed (`touch.lua`), each of a batch.
     pub touches: f64,
+    /// Accounts that the one replica looks at that walks through them all, per second.
+    pub swept: f64,
     /// Pipelines of rounds.
     pub pipelines: f64,
     /// Replicas with nothing to say in a look, and listeners that hear nothing.
@@ -279,6 +281,7 @@ impl Totals {
                 + rates.lone_spent
                 + rates.opens_spent,
             pipelines: rounds * pipelines(round(rates.round), none.round.exp()),
+            swept: swept(deployment.accounts),
             pings: looks * none.look.exp() + silent,
             watches: replicas,
             told,
@@ -299,7 +302,8 @@ impl Totals {
     pub fn evalsha(&self) -> f64 {
         let rates = &self.rates;
         let books = rates.reads + rates.commits + 2.0 * rates.recharges + rates.relays * 2.0;
-        rates.messages() + self.touches + rates.opens + books + rates.looks + rates.lapsed
+        let messages = rates.messages() + self.touches + rates.opens;
+        messages + books + rates.looks + rates.lapsed + self.swept
     }
 
     /// See `evalsha`.
@@ -317,7 +321,9 @@ impl Totals {
         let hottest = sample.shown.first().map_or(0.0, |shown| {
             of_stratum(shown).busy(costs) / shown.accounts.max(1.0)
         });
-        let others = self.pings * costs.ping_us + self.pipelines * costs.pipeline_us;
+        let others = self.swept * costs.read_us
+            + self.pings * costs.ping_us
+            + self.pipelines * costs.pipeline_us;
         Load {
             accounts: rates.busy(costs) + others / 1e6,
             hottest,
@@ -395,4 +401,9 @@ fn recharges(deployment: &Deployment, shown: &Shown) -> f64 {
     let brings = real_money(deployment.recharge(shown.rate).nanos());
     let spends = shown.rate * real_money(deployment.price.nanos());
     shown.accounts * spends / brings
+}
+
+/// How many accounts are looked through in a second: a page, or all if they are fewer.
+fn swept(accounts: u64) -> f64 {
+    real(accounts.min(u64::try_from(SWEPT_PER_SECOND).unwrap_or(u64::MAX)))
 }

@@ -1,5 +1,5 @@
 //! One account, simulated: its calls, all its replicas and its part of the store, in virtual time. What decides here is what decides
-//! in production: the [`Engine`], each replica's [`Line`], the store's [`Desk`]. What drives them repeats the steps of `sync::drive` and
+//! in production: the [`Engine`], each replica's [`Line`](crate::sync::line::Line), the store's [`Desk`]. What drives them repeats the steps of `sync::drive` and
 //! `gate` one by one, with events in the place of tasks and timers: rounds, looks, calls that wait, what answers ask for.
 //!
 //! Accounts meet only in what they cost: other accounts' messages stretch the rounds and keep Redis busy. That is given from outside

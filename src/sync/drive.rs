@@ -641,7 +641,8 @@ impl Sync {
                 self.books.recall.doubt();
                 self.follow_all().await;
             }
-            Change::Document(name) if name.starts_with(WEBHOOK_DOCUMENTS) => {}
+            Change::Document(name)
+                if name.starts_with(WEBHOOK_DOCUMENTS) || name == sweep::DOCUMENT => {}
             Change::Document(_) => self.follow_documents().await,
         }
     }
