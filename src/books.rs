@@ -301,7 +301,11 @@ impl Books {
             keys: self.store.keys(account).await?,
             snapshot: read.clone(),
         };
-        if self.learn(stands, history, false).await {
+        let is_late = || {
+            // Another command through here was written meanwhile, and is remembered: this one meets it, and is tried again.
+            self.recall.knows(account, read.version) && self.recall.is_compared(account, history)
+        };
+        if self.learn(stands, history, false).await || is_late() {
             return Ok(());
         }
         if self.recall.is_compared(account, history) {
