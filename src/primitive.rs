@@ -117,15 +117,28 @@ mod modelled {
         )*};
     }
 
+    /// All that loom can have: the model's own, the one that it runs in, and one that waits for it.
+    const THREADS: usize = 5;
+
+    /// The stack of a model, in words: loom gives a thread 32 KiB, and a book with its policy passes through several frames of
+    /// unoptimised code.
+    const STACK_WORDS: usize = 0x8000;
+
     /// Runs a model in every order that its threads can come in, or in all with so many preemptions at most.
     pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
         let runs = std::sync::Arc::new(AtomicUsize::new(0));
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = preemptions.or(builder.preemption_bound);
+        builder.max_threads = THREADS;
         let counted = std::sync::Arc::clone(&runs);
+        let model = std::sync::Arc::new(model);
         builder.check(move || {
             counted.fetch_add(1, Relaxed);
-            model();
+            let model = std::sync::Arc::clone(&model);
+            let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
+            let run = thread.spawn(move || model());
+            run.and_then(|run| run.join().map_err(|_| std::io::Error::other("it panicked")))
+                .unwrap();
         });
         let name = std::thread::current().name().map(String::from);
         println!(
