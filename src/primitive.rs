@@ -136,9 +136,10 @@ mod modelled {
             counted.fetch_add(1, Relaxed);
             let model = std::sync::Arc::clone(&model);
             let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
-            let run = thread.spawn(move || model());
-            run.and_then(|run| run.join().map_err(|_| std::io::Error::other("it panicked")))
-                .unwrap();
+            let ran = thread
+                .spawn(move || model())
+                .map(loom::thread::JoinHandle::join);
+            assert!(matches!(ran, Ok(Ok(()))), "the model panicked");
         });
         let name = std::thread::current().name().map(String::from);
         println!(
