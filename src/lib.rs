@@ -124,7 +124,7 @@
 //!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
 //!   that, under the ids that come next there; such an id may have stood for another event before the loss.
 //!   Entries that sum up usage count among the 32, so an account that is looked at again and again forgets commands sooner: one simulated
-//!   history in 10,000 (`cargo sim 7248`) loses one in that way, and the test command runs the 7,000 before it.
+//!   history in 10,000 (`cargo sim 7248`) loses one in that way, and the test command runs all the others.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
 //! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.
