@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::id::AccountId;
 pub use crate::ledger::Configure;
 use crate::ledger::{
-    Action, Applied, Book, Claim, Command, Entry, Given, Rejected, Seen, TAIL_MAX, apply,
+    Action, Applied, Book, Claim, Command, Entry, Given, Rejected, Seen, apply, read_on,
 };
 use crate::store::{Commit, History, Snapshot, Store, StoreError, Stored};
 use recall::Recall;
@@ -320,8 +320,17 @@ impl Books {
 
     /// The last entries of a book as it was read.
     pub(crate) async fn tail(&self, book: &Book) -> Result<Vec<Entry>, StoreError> {
-        let after = Remembered::tail_after(book);
-        let tail = self.store.entries(&book.account, after, TAIL_MAX).await;
+        let tail = self.tail_after(book, Remembered::tail_after(book));
+        let tail = tail.await?;
+        match read_on(book, &tail) {
+            Some(after) => self.tail_after(book, after).await,
+            None => Ok(tail),
+        }
+    }
+
+    async fn tail_after(&self, book: &Book, after: u64) -> Result<Vec<Entry>, StoreError> {
+        let count = usize::try_from(book.entries.saturating_sub(after)).unwrap_or(usize::MAX);
+        let tail = self.store.entries(&book.account, after, count).await;
         let mut tail = tail?;
         // It may have gone on since.
         tail.retain(|entry| entry.sequence <= book.entries);
@@ -343,11 +352,12 @@ impl Books {
             tail,
             keys,
         } = stands;
-        let events = self.recall.events(&snapshot.book.account).await;
+        let known = self.recall.get(&snapshot.book.account).await;
+        let read = Remembered::read(known.as_ref(), &snapshot, tail, keys);
         self.recall.keep(Remembered {
             history: Some(history),
-            events,
-            ..Remembered::new(&snapshot, tail, keys)
+            events: known.map(|known| known.events).unwrap_or_default(),
+            ..read
         });
         true
     }

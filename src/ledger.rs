@@ -28,7 +28,7 @@ pub use facts::{
     CORRECTED_MAX, INVOICE_LINES_MAX, INVOICED_MAX, INVOICES_MAX, InvoiceLine, InvoicePeriod,
     PLANS_MAX, PlanRef, QPS_PLANS_MAX, QpsPlan, RECIPIENTS_MAX, RechargeAsked, Refund, SCOPE_MAX,
 };
-pub use heal::{Healed, TAIL_MAX, Told, heal, lacks, refill};
+pub use heal::{Healed, TAIL_MAX, Told, cut, first, heal, join, lacks, read_on, refill};
 pub use rejected::Rejected;
 pub use state::{Spent, Standing, State};
 

@@ -119,12 +119,11 @@
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
 //!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
 //!   is called again.
-//! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
-//!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
-//!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
-//!   that, under the ids that come next there; such an id may have stood for another event before the loss.
-//!   Entries that sum up usage count among the 32, so an account that is looked at again and again forgets commands sooner: one simulated
-//!   history in 10,000 (`cargo sim 7248`) loses one in that way, and the test command runs all the others.
+//! - **Commands older than an account's last 32 entries**, but for up to 16 from before those, cannot be put back one by one into a store
+//!   that lost them; the book itself is. The ledger then begins later, and says so in the log. Events that were lost are announced again,
+//!   under their ids, by the replica that wrote them: the last 32 of each account. A command that is carried out once more on a book that
+//!   has grown announces what follows from that, under the ids that come next there; such an id may have stood for another event before
+//!   the loss.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
 //! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.

@@ -10,7 +10,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `cargo sim FROM COUNT` | so many seeds, on all cores; the test command runs 0 to 10,000, but for 7248 |
+//! | `cargo sim FROM COUNT` | so many seeds, on all cores; the test command runs 0 to 9,999 |
 //! | `cargo sim SEED` | one seed, with all that happens in it: how a failure is seen again |
 //! | `cargo sim teeth` | every deliberate mistake of [`mutation`] is found within its number of seeds |
 //! | `cargo sim endless FROM` | until a seed fails |

@@ -294,12 +294,6 @@ impl Recall {
         }
     }
 
-    /// The last events of an account that this replica wrote.
-    pub(crate) async fn events(&self, account: &AccountId) -> Vec<Event> {
-        let known = self.get(account).await;
-        known.map(|known| known.events).unwrap_or_default()
-    }
-
     /// Forgets what is kept in memory of an account that is let go of; on disk it stays.
     pub(crate) fn let_go(&self, account: &AccountId) {
         if self.0.disk.is_some()

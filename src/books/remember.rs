@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::ledger::{
-    Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, heal, lacks, refill,
+    Book, Entry, Event, Healed, Rejected, Spent, TAIL_MAX, Told, cut, first, heal, join, lacks,
+    refill,
 };
 use crate::money::Amount;
 use crate::policy::Policy;
@@ -21,8 +22,10 @@ pub struct Remembered {
     pub version: u64,
     /// The book.
     pub book: Book,
-    /// Its last entries, ascending, at most [`TAIL_MAX`].
+    /// Entries of its end, ascending: see [`Told::tail`].
     pub tail: Vec<Entry>,
+    /// From this sequence number on no command is missing in `tail`: see [`Told::since`].
+    pub since: u64,
     /// The last events that this replica itself wrote of it, at most [`EVENTS_MAX`]: a feed that lost them is told again.
     #[serde(default)]
     pub events: Vec<Event>,
@@ -63,13 +66,26 @@ pub struct PutBack {
 }
 
 impl Remembered {
-    /// As it was read: a book, the entries at its end, its keys.
-    pub fn new(snapshot: &Snapshot, tail: Vec<Entry>, keys: Vec<KeyRecord>) -> Self {
-        let more = tail.len().saturating_sub(TAIL_MAX);
+    /// As it was read: a book, the entries at its end, its keys. Commands from before those entries are kept, where they are `known`.
+    pub fn read(
+        known: Option<&Self>,
+        snapshot: &Snapshot,
+        mut tail: Vec<Entry>,
+        keys: Vec<KeyRecord>,
+    ) -> Self {
+        let book = &snapshot.book;
+        let since = match known {
+            Some(known) => join(known.told(), book, &mut tail),
+            None => {
+                let since = first(book, tail.len());
+                cut(&mut tail, since)
+            }
+        };
         Self {
             version: snapshot.version,
-            book: snapshot.book.clone(),
-            tail: tail.into_iter().skip(more).collect(),
+            book: book.clone(),
+            tail,
+            since,
             events: Vec::new(),
             keys,
             total: snapshot.spend,
@@ -91,9 +107,11 @@ impl Remembered {
             Some(known) => known.version == over && !known.partial,
             None => over == 0,
         };
-        let (mut tail, events, keys, total, history) = match known {
+        let own = first(&snapshot.book, entries.len());
+        let (mut tail, mut since, events, keys, total, history) = match known {
             Some(known) => (
                 known.tail,
+                known.since,
                 known.events,
                 known.keys,
                 known.total,
@@ -104,13 +122,16 @@ impl Remembered {
         if !goes_on {
             tail.clear();
         }
+        if tail.is_empty() {
+            since = own;
+        }
         tail.extend_from_slice(entries);
-        let more = tail.len().saturating_sub(TAIL_MAX);
-        tail.drain(..more);
+        let since = cut(&mut tail, since);
         Some(Self {
             version: snapshot.version,
             book: snapshot.book.clone(),
             tail,
+            since,
             events,
             keys,
             total: total.max(snapshot.spend),
@@ -136,20 +157,15 @@ impl Remembered {
     /// name. Who took what stands in place of what is remembered would forget it; it is to be compared first.
     pub fn is_more_than(&self, stands: &Stands) -> bool {
         let Stands { snapshot, tail, .. } = stands;
-        let (theirs, ours) = (
-            Told {
-                book: &snapshot.book,
-                tail,
-            },
-            self.told(),
-        );
-        lacks(theirs, ours) || !self.missing_keys(Some(stands)).is_empty()
+        lacks(Told::whole(&snapshot.book, tail), self.told())
+            || !self.missing_keys(Some(stands)).is_empty()
     }
 
     const fn told(&self) -> Told<'_> {
         Told {
             book: &self.book,
             tail: self.tail.as_slice(),
+            since: self.since,
         }
     }
 
@@ -189,10 +205,7 @@ impl Remembered {
             None => Some(refill(ours)),
             Some(stands) => {
                 let Stands { snapshot, tail, .. } = stands;
-                let theirs = Told {
-                    book: &snapshot.book,
-                    tail,
-                };
+                let theirs = Told::whole(&snapshot.book, tail);
                 let claims = self.claims();
                 let claimed = |claim: &str| {
                     let mut standing = claims.iter().zip(&snapshot.claims);

@@ -20,13 +20,22 @@ use crate::policy::Policy;
 /// them. A store that is restarted or failed over loses seconds, and a command a second for half a minute is much for one account.
 pub const TAIL_MAX: usize = 32;
 
-/// A book with its last entries, ascending; they end at the book's last.
+/// How many commands are remembered from before those. An account that is looked at again and again, as while calls hold credit that has
+/// expired, writes one sum of usage after the other; its commands are not forgotten for that.
+pub(super) const OLDER_MAX: usize = 16;
+
+/// How many entries are read to find them: more than one look for each of what a busy account has in flight.
+const READ_ON_MAX: u64 = 64;
+
+/// A book with entries of its end, ascending; they end at the book's last.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
     /// The book.
     pub book: &'a Book,
-    /// Its last entries: [`TAIL_MAX`], or all if there are fewer.
+    /// Its last entries, at least [`TAIL_MAX`] or all if there are fewer; before those, perhaps commands alone.
     pub tail: &'a [Entry],
+    /// From this sequence number on no command is missing among them; what is derived may be.
+    pub since: u64,
 }
 
 /// What to write into the store.
@@ -66,13 +75,18 @@ pub fn heal(
     if missing.iter().all(|entry| entry.kind.is_derived()) {
         return Ok(None);
     }
-    let our_first = ours.first();
-    let forgotten = our_first
+    let forgotten = ours
+        .since
         .saturating_sub(1)
         .saturating_sub(theirs.book.entries);
-    let known = |entry: &Entry| entry.sequence < our_first || has(ours.tail, entry);
+    let whole = ours.whole_since();
+    let known = |entry: &Entry| {
+        entry.sequence < ours.since
+            || (entry.sequence < whole && entry.kind.is_derived())
+            || has(ours.tail, entry)
+    };
     if theirs.book.entries <= ours.book.entries && theirs.tail.iter().all(known) {
-        return Ok(Some(go_on(theirs.book, ours, forgotten)));
+        return Ok(Some(go_on(theirs, ours, forgotten)));
     }
     let mut healed = Healed {
         book: theirs.book.clone(),
@@ -116,19 +130,74 @@ pub fn lacks(theirs: Told<'_>, ours: Told<'_>) -> bool {
 
 /// Entries of ours that are not among the store's last. What is older than those, it is taken to have.
 fn missing<'a>(theirs: Told<'_>, ours: Told<'a>) -> Vec<&'a Entry> {
-    let their_first = theirs.first();
     ours.tail
         .iter()
-        .filter(|entry| entry.sequence >= their_first && !has(theirs.tail, entry))
+        .filter(|entry| entry.sequence >= theirs.since && !has(theirs.tail, entry))
         .collect()
 }
 
-impl Told<'_> {
-    /// The sequence number of its first entry.
-    fn first(&self) -> u64 {
-        let count = u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
-        self.book.entries.saturating_sub(count).saturating_add(1)
+impl<'a> Told<'a> {
+    /// A book with all of its last entries.
+    pub fn whole(book: &'a Book, tail: &'a [Entry]) -> Self {
+        let since = first(book, tail.len());
+        Self { book, tail, since }
     }
+
+    /// From this sequence number on no entry is missing at all.
+    fn whole_since(&self) -> u64 {
+        let mut next = self.book.entries.saturating_add(1);
+        for entry in self.tail.iter().rev() {
+            if entry.sequence.saturating_add(1) != next {
+                break;
+            }
+            next = entry.sequence;
+        }
+        next
+    }
+}
+
+/// The sequence number of the first of so many entries at a book's end.
+pub fn first(book: &Book, count: usize) -> u64 {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    book.entries.saturating_sub(count).saturating_add(1)
+}
+
+/// After which entry to read once more, for the commands from before a ledger's last entries; `None` if those are commands for the most
+/// part, or all there are.
+pub fn read_on(book: &Book, tail: &[Entry]) -> Option<u64> {
+    let derived = tail.iter().filter(|entry| entry.kind.is_derived());
+    let before = first(book, tail.len()).saturating_sub(1);
+    let few = tail.len() >= TAIL_MAX && derived.count() > TAIL_MAX / 2;
+    (few && before > 0).then(|| before.saturating_sub(READ_ON_MAX))
+}
+
+/// Cuts what is remembered of a ledger's end: the last [`TAIL_MAX`] entries, and some commands from before them. Returns from which
+/// sequence number on no command is missing.
+pub fn cut(tail: &mut Vec<Entry>, since: u64) -> u64 {
+    let mut older: Vec<Entry> = tail
+        .drain(..tail.len().saturating_sub(TAIL_MAX))
+        .filter(|entry| !entry.kind.is_derived())
+        .collect();
+    let gone = older.drain(..older.len().saturating_sub(OLDER_MAX));
+    let since = gone
+        .last()
+        .map_or(since, |last| last.sequence.saturating_add(1));
+    tail.splice(..0, older);
+    since
+}
+
+/// What is remembered of a ledger's end when the last entries are read again: commands from before those are kept, if there is no gap
+/// between. Returns from which sequence number on no command is missing.
+pub fn join(known: Told<'_>, book: &Book, tail: &mut Vec<Entry>) -> u64 {
+    let since = first(book, tail.len());
+    if known.book.entries.saturating_add(1) < since || known.since >= since {
+        return cut(tail, since);
+    }
+    let older = known.tail.iter();
+    let older = older.filter(|entry| entry.sequence < since && !has(tail, entry));
+    let older: Vec<Entry> = older.cloned().collect();
+    tail.splice(..0, older);
+    cut(tail, known.since)
 }
 
 /// What to write into a store that has nothing of the account any more.
@@ -139,22 +208,28 @@ pub fn refill(ours: Told<'_>) -> Healed {
         ours.book.policy.clone(),
         ours.book.created,
     );
-    let count = u64::try_from(ours.tail.len()).unwrap_or(u64::MAX);
-    let gone = ours.book.entries.saturating_sub(count);
+    let gone = ours.since.saturating_sub(1);
     let before = Book {
         entries: gone,
         ..empty
     };
-    go_on(&before, ours, gone)
+    go_on(Told::whole(&before, &[]), ours, gone)
 }
 
 /// The store's book is an earlier state of ours: ours, as it is.
-fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
+fn go_on(theirs: Told<'_>, ours: Told<'_>, forgotten: u64) -> Healed {
+    let last = theirs.book.entries;
     let later = ours.tail.iter();
-    let later = later.filter(|entry| entry.sequence > theirs.entries);
+    // Where the store's were moved up before, ours still have the higher numbers. Of two sums of usage at one instant, each is its own.
+    let there = |entry: &Entry| {
+        let derived = entry.kind.is_derived();
+        let mut alike = theirs.tail.iter();
+        alike.any(|other| same(other, entry) && (!derived || other.balance == entry.balance))
+    };
+    let later = later.filter(|entry| entry.sequence > last && !there(entry));
     // Where some between the two are forgotten, the rest moves up: a ledger has no gaps.
     let entries: Vec<Entry> = later
-        .zip(theirs.entries.saturating_add(1)..)
+        .zip(last.saturating_add(1)..)
         .map(|(entry, sequence)| Entry {
             sequence,
             ..entry.clone()
@@ -171,11 +246,11 @@ fn go_on(theirs: &Book, ours: Told<'_>, forgotten: u64) -> Healed {
             .filter(|entry| !entry.kind.is_derived())
             .count(),
         book: Book {
-            entries: entries.last().map_or(theirs.entries, |last| last.sequence),
+            entries: entries.last().map_or(last, |entry| entry.sequence),
             ..ours.book.clone()
         },
         events: Vec::new(),
-        credit_delta: limit(ours.book).saturating_sub(limit(theirs)),
+        credit_delta: limit(ours.book).saturating_sub(limit(theirs.book)),
         entries,
         forgotten,
     }
@@ -239,21 +314,23 @@ fn again(command: &Command, entry: &Entry, book: &Book) -> Command {
     command
 }
 
-/// Whether an entry is among these: itself, or carried out once more.
+/// Whether an entry is among these.
 fn has(tail: &[Entry], entry: &Entry) -> bool {
+    tail.iter().any(|other| same(other, entry))
+}
+
+/// Whether an entry is the other: itself, or carried out once more.
+fn same(other: &Entry, entry: &Entry) -> bool {
     let origin = |entry: &Entry| entry.origin.unwrap_or(entry.time);
-    let same = |other: &Entry| {
-        // What a command moved may differ where it was carried out once more, if it is the command that says how much.
-        let amount = other.amount == entry.amount || entry.action.is_some();
-        other.kind == entry.kind
-            && amount
-            && other.idempotency_key == entry.idempotency_key
-            && other.order_id == entry.order_id
-            && origin(other) == origin(entry)
-            && other.note == entry.note
-            && other.action == entry.action
-    };
-    tail.iter().any(same)
+    // What a command moved may differ where it was carried out once more, if it is the command that says how much.
+    let amount = other.amount == entry.amount || entry.action.is_some();
+    other.kind == entry.kind
+        && amount
+        && other.idempotency_key == entry.idempotency_key
+        && other.order_id == entry.order_id
+        && origin(other) == origin(entry)
+        && other.note == entry.note
+        && other.action == entry.action
 }
 
 /// The command that an entry records; `None` for what follows by itself. `book` is the one that the entry belongs to.

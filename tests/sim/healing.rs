@@ -21,10 +21,7 @@ impl World {
             return;
         };
         if !std::mem::replace(&mut loaded.refreshing, true) {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
+            let ask = Ask::Read { claims: Vec::new() };
             self.send(slot, account, ask, Purpose::Refresh { compared: false });
         }
     }
@@ -34,10 +31,7 @@ impl World {
         if self.replicas[slot].loaded[account].is_some() {
             self.refresh(slot, account);
         } else {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
+            let ask = Ask::Read { claims: Vec::new() };
             self.send(slot, account, ask, Purpose::Refresh { compared: false });
         }
     }
@@ -158,7 +152,7 @@ impl World {
         } = stands.clone();
         let fresh = Remembered {
             history: Some(History(history)),
-            ..Remembered::new(&snapshot, tail, keys)
+            ..Remembered::read(known, &snapshot, tail, keys)
         };
         replica.recall.insert(account, fresh);
     }
@@ -218,7 +212,6 @@ impl World {
         }
         let ask = Ask::Read {
             claims: ours.claims(),
-            after: None,
         };
         self.send(slot, account, ask, Purpose::Compare(Box::new(ours)));
     }
@@ -289,10 +282,7 @@ impl World {
             };
             self.send(slot, account, ask, Purpose::PutKey(plan, at));
         } else {
-            let ask = Ask::Read {
-                claims: Vec::new(),
-                after: None,
-            };
+            let ask = Ask::Read { claims: Vec::new() };
             self.send(slot, account, ask, Purpose::Refresh { compared: true });
         }
     }

@@ -40,7 +40,6 @@ impl World {
     pub(crate) fn run_job(&mut self, slot: usize, account: usize, job: Job) {
         let ask = Ask::Read {
             claims: job.command.claims(),
-            after: None,
         };
         self.send(slot, account, ask, Purpose::Look(job));
     }

@@ -30,10 +30,9 @@ pub(crate) enum Ask {
     Publish(Box<Publish>),
     /// Takes an account up, and reads what is to be remembered of it.
     Open(Hour),
-    /// A book with what stands under some claims, the entries after one, and the keys.
+    /// A book with what stands under some claims, its last entries, and the keys.
     Read {
         claims: Vec<String>,
-        after: Option<u64>,
     },
     /// `command`: which one of the backend's it carries out.
     Commit {
@@ -257,10 +256,10 @@ impl Store {
                 ))
             }
             Ask::Open(hour) => Said::Opened(desk.open(&packet.who, *hour).map(|opened| {
-                let stands = stands(desk, &[], None).unwrap();
+                let stands = stands(desk, &[]).unwrap();
                 Box::new((opened, stands))
             })),
-            Ask::Read { claims, after } => Said::Read(stands(desk, claims, *after).map(Box::new)),
+            Ask::Read { claims } => Said::Read(stands(desk, claims).map(Box::new)),
             Ask::Commit { commit, .. } => Said::Stored(Arc::make_mut(desk).commit(commit, &ground)),
             Ask::PutKey { expected, key } => {
                 Said::Stored(Ok(Arc::make_mut(desk).put_key(*expected, (**key).clone())))
@@ -291,11 +290,12 @@ pub(crate) fn lapse(
 }
 
 /// A book as it stands, with the entries at its end.
-fn stands(desk: &Desk, claims: &[String], after: Option<u64>) -> Option<Stands> {
+fn stands(desk: &Desk, claims: &[String]) -> Option<Stands> {
     let snapshot = desk.read(claims)?;
-    let after = after.unwrap_or_else(|| Remembered::tail_after(&snapshot.book));
+    let tail = desk.entries_after(Remembered::tail_after(&snapshot.book));
+    let more = tollgate::ledger::read_on(&snapshot.book, &tail);
     Some(Stands {
-        tail: desk.entries_after(after),
+        tail: more.map_or(tail, |after| desk.entries_after(after)),
         keys: desk.keys.values().cloned().collect(),
         snapshot,
     })

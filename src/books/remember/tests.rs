@@ -94,7 +94,12 @@ impl Account {
     }
 
     fn read(&self) -> Remembered {
-        Remembered::new(&self.snapshot, self.entries.clone(), self.keys.clone())
+        Remembered::read(
+            None,
+            &self.snapshot,
+            self.entries.clone(),
+            self.keys.clone(),
+        )
     }
 
     /// What whoever remembers `known` remembers once it has written one more command.
@@ -115,6 +120,37 @@ fn what_is_written_over_what_is_known_is_known_whole() {
     let next = account.write(Some(known), "o2");
     assert_eq!(next, account.read());
     assert!(next.knows(account.snapshot.version));
+}
+
+#[test]
+fn commands_from_before_what_is_read_are_kept_if_none_is_missing_between() {
+    let mut account = Account::new();
+    let first = account.write(None, "first");
+    for number in 0..40 {
+        account.pay(&format!("o{number}"));
+    }
+    let last = account.entries.len() - 32;
+    let read = |known, account: &Account| {
+        let tail = account.entries[last..].to_vec();
+        Remembered::read(known, &account.snapshot, tail, Vec::new())
+    };
+    let gap = read(Some(&first), &account);
+    assert_eq!(gap, read(None, &account), "what lies between is not known");
+    let known = account.read();
+    account.pay("newest");
+    let fresh = read(Some(&known), &account);
+    assert_eq!(fresh.since, known.since);
+    assert!(fresh.since < read(None, &account).since);
+    let orders = fresh
+        .tail
+        .iter()
+        .filter_map(|entry| entry.order_id.as_deref());
+    assert!(
+        orders.clone().any(|order| order == "o3"),
+        "older than what was read"
+    );
+    assert_eq!(orders.clone().filter(|order| *order == "o20").count(), 1);
+    assert_eq!(orders.last(), Some("newest"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Two books become one: what a store lost is put back, once, whatever happened to either side meanwhile.
 
 use super::*;
-use crate::ledger::heal::command;
+use crate::ledger::heal::{OLDER_MAX, command, cut};
 
 /// A book with all its entries.
 #[derive(Clone)]
@@ -65,11 +65,9 @@ impl Side {
         &self.entries[self.entries.len().saturating_sub(TAIL_MAX)..]
     }
 
+    /// As it stands in a store.
     fn told(&self) -> Told<'_> {
-        Told {
-            book: &self.book,
-            tail: self.tail(),
-        }
+        Told::whole(&self.book, self.tail())
     }
 
     /// Puts back what is missing here of the other; returns how many commands that were.
@@ -197,6 +195,127 @@ fn an_emptied_store_is_filled_again() {
     );
 }
 
+/// Commands, each followed by so many looks at what was spent meanwhile.
+fn watched(commands: usize, looks: usize) -> Side {
+    let mut side = open();
+    let mut spend = 0;
+    for order in 0..commands {
+        side.pay(&format!("o{order}"), 1_000, spend);
+        for _ in 0..looks {
+            spend += 1;
+            side.run(None, Action::Observe, spend);
+        }
+    }
+    side
+}
+
+#[test]
+fn an_account_that_is_looked_at_again_and_again_forgets_no_command() {
+    let ours = watched(3, 40);
+    let mut tail = ours.entries.clone();
+    let since = cut(&mut tail, 1);
+    assert_eq!(since, 1);
+    // Three payments and the opening, and the last entries.
+    assert_eq!(tail.len(), 4 + TAIL_MAX);
+    let remembered = Told {
+        book: &ours.book,
+        tail: &tail,
+        since,
+    };
+    let healed = refill(remembered);
+    assert_eq!((healed.commands, healed.forgotten), (4, 0));
+    for claim in ours.claims {
+        assert!(
+            healed.claims.iter().any(|(name, _)| *name == claim),
+            "{claim}"
+        );
+    }
+    let numbers = healed.entries.iter().map(|entry| entry.sequence);
+    assert!(numbers.eq(1..=healed.book.entries), "a ledger has no gaps");
+}
+
+#[test]
+fn commands_from_before_the_last_entries_are_bounded_too() {
+    let ours = watched(OLDER_MAX + 5, 40);
+    let mut tail = ours.entries.clone();
+    let since = cut(&mut tail, 1);
+    assert_eq!(tail.len(), OLDER_MAX + TAIL_MAX);
+    // The opening and the first five are gone; the one after those is the first that is there.
+    assert_eq!(tail[0].order_id.as_deref(), Some("o5"), "{:?}", tail[0]);
+    let gone = ours
+        .entries
+        .iter()
+        .find(|entry| entry.order_id.as_deref() == Some("o4"));
+    assert_eq!(since, gone.unwrap().sequence + 1);
+    // Cut again as it grows, one by one, it is the same.
+    let mut grown = Vec::new();
+    let mut since_grown = 1;
+    for entry in &ours.entries {
+        grown.push(entry.clone());
+        since_grown = cut(&mut grown, since_grown);
+    }
+    assert_eq!((grown, since_grown), (tail, since));
+}
+
+#[test]
+fn what_is_put_back_of_old_commands_is_not_put_back_twice() {
+    let mut store = watched(1, 0);
+    let mut ours = store.clone();
+    for order in ["late", "later"] {
+        ours.pay(order, 7, 0);
+        for spend in 1..40 {
+            ours.run(None, Action::Observe, spend);
+        }
+    }
+    let mut tail = ours.entries.clone();
+    let since = cut(&mut tail, 1);
+    let remembered = Told {
+        book: &ours.book,
+        tail: &tail,
+        since,
+    };
+    let put_back = |store: &Side| {
+        let claimed = |claim: &str| store.claims.iter().any(|known| known == claim);
+        let policy = |_: &Book| Policy::default();
+        heal(
+            store.told(),
+            remembered,
+            spent(39),
+            claimed,
+            policy,
+            at(900),
+        )
+        .unwrap()
+    };
+    let healed = put_back(&store).unwrap();
+    assert_eq!((healed.commands, healed.forgotten), (2, 0));
+    store.entries.extend(healed.entries);
+    store.book = healed.book;
+    store
+        .claims
+        .extend(healed.claims.into_iter().map(|(name, _)| name));
+    assert!(put_back(&store).is_none());
+    // What comes after that is the only thing that is written next.
+    ours.pay("last", 9, 39);
+    tail.push(ours.entries.last().unwrap().clone());
+    let remembered = Told {
+        book: &ours.book,
+        tail: &tail,
+        since,
+    };
+    let healed = heal(
+        store.told(),
+        remembered,
+        spent(39),
+        |_| false,
+        |_| Policy::default(),
+        at(950),
+    );
+    let healed = healed.unwrap().unwrap();
+    assert_eq!(healed.entries.len(), 1, "{:?}", healed.entries);
+    assert_eq!(healed.book.lifetime_credit, ours.book.lifetime_credit);
+}
+
 #[test]
 fn more_than_is_remembered_is_told_and_leaves_no_gap() {
     let mut store = open();
@@ -311,17 +430,23 @@ impl Store {
 
     fn told(&self) -> Told<'_> {
         let entries = &self.desk.entries;
-        Told {
-            book: &self.desk.book,
-            tail: &entries[entries.len().saturating_sub(TAIL_MAX)..],
-        }
+        let tail = &entries[entries.len().saturating_sub(TAIL_MAX)..];
+        Told::whole(&self.desk.book, tail)
     }
 
+    /// What is missing here of what a replica remembers that has seen all of the other.
     fn lacks(&self, ours: &Self, spend: i64) -> Option<Healed> {
+        let mut tail = ours.desk.entries.clone();
+        let since = cut(&mut tail, 1);
+        let remembered = Told {
+            book: &ours.desk.book,
+            tail: &tail,
+            since,
+        };
         let claimed = |claim: &str| self.claims.contains(claim);
         let policy = |_: &Book| self.desk.policy.clone();
         let now = at(self.desk.now.max(ours.desk.now));
-        heal(self.told(), ours.told(), spent(spend), claimed, policy, now).unwrap()
+        heal(self.told(), remembered, spent(spend), claimed, policy, now).unwrap()
     }
 }
 
