@@ -3,8 +3,8 @@
 //!
 //! `cargo bench-envoy` (`-- --rounds N --seconds N --rate N`), about two minutes. Envoy comes from the tests' environment: run
 //! `tests/run` once. Envoy and whom it asks have core 0, upstream and load have core 1. Load is an open loop: requests begin at a fixed
-//! rate whether or not earlier ones have ended, and a request's time is counted from when it was due. The always-yes service reads the
-//! same messages, the access log among them, as tollgate does, in a runtime of the same size; it decides, holds and settles nothing.
+//! rate whether or not earlier ones have ended, and a request's time is counted from when it was due. The always-yes service is what
+//! tonic makes of it by itself; it reads the same messages, the access log among them, and decides, holds and settles nothing.
 //! Rounds are interleaved; figures are medians over the rounds.
 
 #![expect(

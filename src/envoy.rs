@@ -69,18 +69,11 @@
 //! and those of the last ten seconds.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service as api;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
 
-use crate::control::auth::Token;
-use crate::control::listener;
 use crate::gate::{By, CallGrant};
 use crate::gateway::{Gateway, Placed, Read, Stopped};
 use crate::id::{AccountId, KeyId, ModelName};
@@ -91,27 +84,21 @@ mod limit;
 mod log;
 mod process;
 mod question;
+mod serve;
 mod wire;
+
+pub use serve::{Running, StartError, serve};
 
 /// The largest message: a request's body is shown in one piece, and a body of the large providers' most has its headers beside it.
 const MESSAGE_BYTES_MAX: usize = 72 << 20;
-
-/// Connections at once: each of an Envoy's worker threads has one for each of its clusters.
-const CONNECTIONS_MAX: usize = 4_096;
-
-/// Calls and streams at once on one connection. Every call that is watched is a stream for as long as it lasts.
-const STREAMS_PER_CONNECTION_MAX: u32 = 16_384;
-
-/// A connection on which nothing was heard for so long is asked whether it is there, and how long it has for the answer: access logs
-/// may be silent for hours.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the server listens and what it asks of those who call.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where: a port, a Unix socket, or both.
     pub listen: Vec<crate::control::Listen>,
+    /// Threads; at least one is run. A connection stays on one.
+    pub workers: usize,
     /// What Envoy must send as `authorization: Bearer TOKEN`.
     pub token: Option<String>,
     /// How long streams have to end when the server is told to stop.
@@ -150,27 +137,6 @@ pub struct Named {
     pub caller: (AccountId, KeyId),
 }
 
-/// A server that runs.
-#[derive(Debug)]
-pub struct Running {
-    /// Where it listens, with the ports it got; Unix sockets are left out.
-    pub local_addrs: Vec<SocketAddr>,
-    joins: Vec<JoinHandle<()>>,
-}
-
-/// Why the server does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address is taken, or may not be used.
-    #[error("envoy.listen: cannot listen on {at}: {error}")]
-    Bind {
-        /// Where.
-        at: String,
-        /// Why.
-        error: std::io::Error,
-    },
-}
-
 /// The services. Cheap to clone.
 #[derive(Clone)]
 struct Envoy {
@@ -180,129 +146,7 @@ struct Envoy {
     limits: Arc<Limits>,
 }
 
-impl Running {
-    /// Waits until it has ended, after the stop.
-    pub async fn join(self) {
-        for join in self.joins {
-            // A panic was reported where it happened.
-            let _ = join.await;
-        }
-    }
-}
-
-/// Starts the server. Once `stop` turns true (or its sender is gone), no call is let through any more, and the ends of those that are
-/// open are heard for at most [`Settings::drain`].
-pub async fn serve(
-    gateway: Arc<Gateway>,
-    settings: Settings,
-    stop: watch::Receiver<bool>,
-) -> Result<Running, StartError> {
-    let envoy = Envoy {
-        gateway,
-        stop,
-        cut_overrun: settings.cut_overrun,
-        limits: Arc::new(settings.limits),
-    };
-    let mut running = Running {
-        local_addrs: Vec::new(),
-        joins: Vec::new(),
-    };
-    let (health, health_server) = tonic_health::server::health_reporter();
-    let serving = tonic_health::ServingStatus::Serving;
-    health.set_service_status("", serving).await;
-    for listen in &settings.listen {
-        let failed = |error| StartError::Bind {
-            at: at(listen),
-            error,
-        };
-        let router = envoy.router(settings.token.as_deref());
-        // For Envoy's own health checks; without the token, which those do not send.
-        let router = router.add_service(health_server.clone());
-        let (envoy, drain) = (envoy.clone(), settings.drain);
-        running.joins.push(match listen {
-            crate::control::Listen::Tcp(address) => {
-                let bound = listener::tcp(*address).await.map_err(failed)?;
-                running.local_addrs.extend(bound.local_addr());
-                tokio::spawn(run(envoy, router, bound, drain))
-            }
-            crate::control::Listen::Unix(path) => {
-                let bound = listener::unix(path).await.map_err(failed)?;
-                tokio::spawn(run(envoy, router, bound, drain))
-            }
-        });
-    }
-    let stopping = envoy.stop.clone();
-    running.joins.push(tokio::spawn(async move {
-        stopped(stopping).await;
-        let not_serving = tonic_health::ServingStatus::NotServing;
-        health.set_service_status("", not_serving).await;
-    }));
-    Ok(running)
-}
-
-fn at(listen: &crate::control::Listen) -> String {
-    match listen {
-        crate::control::Listen::Tcp(address) => address.to_string(),
-        crate::control::Listen::Unix(path) => path.display().to_string(),
-    }
-}
-
-async fn run<L: listener::Listener>(envoy: Envoy, router: Router, listener: L, drain: Duration) {
-    let incoming = listener::bounded(listener, CONNECTIONS_MAX);
-    let (gateway, stop) = (Arc::clone(&envoy.gateway), envoy.stop.clone());
-    let heard_out = async move { gateway.heard_out(stop).await };
-    let mut serving = std::pin::pin!(router.serve_with_incoming_shutdown(incoming, heard_out));
-    tokio::select! {
-        ended = &mut serving => return report(ended),
-        () = stopped(envoy.stop.clone()) => {}
-    }
-    match tokio::time::timeout(drain, serving).await {
-        Ok(ended) => report(ended),
-        Err(_) => tracing::warn!(
-            ?drain,
-            "envoy: calls were still open when the drain was over"
-        ),
-    }
-}
-
-fn report(ended: Result<(), tonic::transport::Error>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "envoy: the server ended");
-    }
-}
-
-/// Until the stop is called for, or nobody is left to call for it.
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 impl Envoy {
-    fn router(&self, token: Option<&str>) -> Router {
-        use api::accesslog::v3::access_log_service_server::AccessLogServiceServer;
-        use api::ext_proc::v3::external_processor_server::ExternalProcessorServer;
-        use api::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
-        let guard = Token::new(token);
-        macro_rules! guarded {
-            ($server:ident) => {
-                tonic::service::interceptor::InterceptedService::new(
-                    $server::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
-                    guard.clone(),
-                )
-            };
-        }
-        Server::builder()
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(tonic::service::interceptor::InterceptedService::new(
-                question::Authorization(self.clone()),
-                guard.clone(),
-            ))
-            .add_service(guarded!(AccessLogServiceServer))
-            .add_service(guarded!(ExternalProcessorServer))
-            .add_service(guarded!(RateLimitServiceServer))
-    }
-
     /// Ends a call as somebody has told, and writes down what does not fit.
     fn settle(&self, hold: &str, outcome: &crate::gate::Outcome) {
         use crate::gate::HoldError;

@@ -9,8 +9,8 @@ use envoy_types::pb::google::rpc;
 use futures_util::StreamExt as _;
 use log::access_log_service_server::{AccessLogService, AccessLogServiceServer};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 struct Yes;
@@ -44,14 +44,19 @@ impl AccessLogService for Yes {
 
 /// Serves until it is killed. Says where on standard output.
 pub(crate) fn serve() {
-    let runtime = tollgate::app::runtime().unwrap();
+    // As `#[tokio::main]` has it, and as `serve` has the connections: a worker for each core it may use, and no waiting for more to send.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap());
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Server::builder()
             .add_service(AuthorizationServer::new(Yes))
             .add_service(AccessLogServiceServer::new(Yes))
-            .serve_with_incoming(TcpListenerStream::new(listener))
+            .serve_with_incoming(incoming)
             .await
             .unwrap();
     });

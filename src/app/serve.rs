@@ -421,6 +421,7 @@ fn envoy_settings(config: &Config) -> Option<(envoy::Settings, gateway::Settings
     let listen = std::iter::once(&envoy.listen).chain(&envoy.socket);
     let settings = envoy::Settings {
         listen: listen.map(control_listen).collect(),
+        workers: config.proxy.worker_count(),
         token: envoy.token.as_ref().map(|token| token.expose().to_owned()),
         drain: config.shutdown.drain_max,
         cut_overrun: envoy.on_overrun == config::OnOverrun::Cut,

@@ -40,6 +40,11 @@ impl Token {
         bool::from(given.ct_eq(&**wanted))
     }
 
+    /// Refuses a request without the token, given its `authorization`.
+    pub(crate) fn status(&self, header: Option<&[u8]>) -> Result<(), Status> {
+        Ok(self.check(header)?)
+    }
+
     fn check(&self, header: Option<&[u8]>) -> Result<(), Fault> {
         let Some(wanted) = &self.0 else { return Ok(()) };
         let header = header.ok_or(Fault::NoToken)?;
@@ -62,7 +67,7 @@ impl Token {
 impl Interceptor for Token {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let header = request.metadata().get("authorization");
-        self.check(header.map(|value| value.as_encoded_bytes()))?;
+        self.status(header.map(|value| value.as_encoded_bytes()))?;
         Ok(request)
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn bounded<L: Listener>(
         loop {
             match listener.accept().await {
                 Ok(io) => {
-                    let held = Held { io, _slot: slot };
+                    let held = Held { io, slot };
                     return Some((Ok(held), (listener, slots)));
                 }
                 // A client that hung up again, or no descriptor left: neither ends the server.
@@ -101,7 +101,14 @@ pub(crate) fn bounded<L: Listener>(
 /// A connection and its slot.
 pub(crate) struct Held<IO> {
     io: IO,
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
+}
+
+impl<IO> Held<IO> {
+    /// The connection, and its slot: to be dropped after it.
+    pub(crate) fn into_parts(self) -> (IO, OwnedSemaphorePermit) {
+        (self.io, self.slot)
+    }
 }
 
 impl<IO: Connected> Connected for Held<IO> {

@@ -1,22 +1,124 @@
 //! `AccessLogService/StreamAccessLogs`: how calls ended, told after the fact. Lines may be lost on the way, and nobody sends them
 //! again: what is not told of expires by policy, and is listed.
 
-use envoy_types::pb::envoy::data::accesslog::v3 as data;
-use envoy_types::pb::envoy::service::accesslog::v3 as api;
-use futures_util::StreamExt as _;
-use tonic::{Request, Response, Status, Streaming};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
 
-use super::{Envoy, wire};
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::data::accesslog::v3 as data;
+use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsResponse;
+use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
+use futures_util::StreamExt as _;
+use http::Response;
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::server::{ClientStreamingService, Grpc};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::{Envoy, MESSAGE_BYTES_MAX, wire};
 use crate::gate::{CallTerms, End, Outcome};
 use crate::meter::Reading;
 
-#[tonic::async_trait]
-impl api::access_log_service_server::AccessLogService for Envoy {
-    async fn stream_access_logs(
+/// `envoy.service.accesslog.v3.StreamAccessLogsMessage`, as far as it is read: a line tells much more, and making strings and maps of all
+/// of it costs more than what is done with it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Message {
+    #[prost(message, optional, tag = "2")]
+    http: Option<Entries>,
+}
+
+/// `StreamAccessLogsMessage.HTTPAccessLogEntries`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Entries {
+    #[prost(message, repeated, tag = "1")]
+    lines: Vec<Line>,
+}
+
+/// `envoy.data.accesslog.v3.HTTPAccessLogEntry`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Line {
+    #[prost(message, optional, tag = "1")]
+    common: Option<Common>,
+    #[prost(message, optional, tag = "3")]
+    request: Option<Asked>,
+    #[prost(message, optional, tag = "4")]
+    response: Option<Answered>,
+}
+
+/// `AccessLogCommon`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Common {
+    #[prost(message, optional, tag = "8")]
+    time_to_last_upstream_tx_byte: Option<Duration>,
+    #[prost(message, optional, tag = "16")]
+    response_flags: Option<data::ResponseFlags>,
+    #[prost(message, optional, tag = "17")]
+    metadata: Option<Metadata>,
+    #[prost(enumeration = "data::AccessLogType", tag = "33")]
+    access_log_type: i32,
+}
+
+/// `HTTPRequestProperties`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Asked {
+    #[prost(uint64, tag = "12")]
+    body_bytes: u64,
+}
+
+/// `HTTPResponseProperties`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answered {
+    #[prost(message, optional, tag = "1")]
+    code: Option<UInt32Value>,
+    #[prost(uint64, tag = "3")]
+    body_bytes: u64,
+    #[prost(map = "string, string", tag = "4")]
+    headers: HashMap<String, String>,
+    #[prost(string, tag = "6")]
+    code_details: String,
+}
+
+/// The path of `envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs`.
+pub(super) const STREAM: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
+
+/// `envoy.service.accesslog.v3.AccessLogService`.
+#[derive(Clone)]
+pub(super) struct Log(pub(super) Arc<Envoy>);
+
+impl Log {
+    /// Reads a stream of lines to its end.
+    pub(super) fn answer(
         &self,
-        request: Request<Streaming<api::StreamAccessLogsMessage>>,
-    ) -> Result<Response<api::StreamAccessLogsResponse>, Status> {
-        let mut stream = request.into_inner();
+        request: http::Request<Incoming>,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        let service = self.clone();
+        Box::pin(async move {
+            let codec = ProstCodec::<StreamAccessLogsResponse, Message>::default();
+            let largest = Some(MESSAGE_BYTES_MAX);
+            let mut grpc = Grpc::new(codec).apply_max_message_size_config(largest, None);
+            Ok(grpc.client_streaming(service, request).await)
+        })
+    }
+}
+
+impl ClientStreamingService<Message> for Log {
+    type Response = StreamAccessLogsResponse;
+    type Future = BoxFuture<tonic::Response<StreamAccessLogsResponse>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<Message>>) -> Self::Future {
+        let envoy = Arc::clone(&self.0);
+        Box::pin(async move {
+            envoy.read(request.into_inner()).await;
+            Ok(tonic::Response::new(StreamAccessLogsResponse {}))
+        })
+    }
+}
+
+impl Envoy {
+    async fn read(&self, mut stream: Streaming<Message>) {
         let told_to_end = self.gateway.heard_out(self.stop.clone());
         let mut told_to_end = std::pin::pin!(told_to_end);
         loop {
@@ -24,31 +126,20 @@ impl api::access_log_service_server::AccessLogService for Envoy {
                 // What has come is read before anything ends.
                 biased;
                 message = stream.next() => message,
-                () = &mut told_to_end => break,
+                () = &mut told_to_end => return,
             };
-            match message {
-                Some(Ok(message)) => self.lines(message),
-                // Cut: Envoy opens another one. What it had sent was read.
-                Some(Err(_)) | None => break,
+            // Cut: Envoy opens another one. What it had sent was read.
+            let Some(Ok(message)) = message else {
+                return;
+            };
+            for line in message.http.iter().flat_map(|entries| &entries.lines) {
+                self.line(line);
             }
         }
-        Ok(Response::new(api::StreamAccessLogsResponse {}))
-    }
-}
-
-impl Envoy {
-    fn lines(&self, message: api::StreamAccessLogsMessage) {
-        use api::stream_access_logs_message::LogEntries;
-        let Some(LogEntries::HttpLogs(lines)) = message.log_entries else {
-            return;
-        };
-        for line in &lines.log_entry {
-            self.line(line);
-        }
     }
 
-    fn line(&self, line: &data::HttpAccessLogEntry) {
-        let common = line.common_properties.as_ref();
+    fn line(&self, line: &Line) {
+        let common = line.common.as_ref();
         let Some(common) = common.filter(|common| is_last(common)) else {
             return;
         };
@@ -61,7 +152,7 @@ impl Envoy {
 }
 
 /// Whether a line is about a whole call: there may be others while it lasts.
-fn is_last(common: &data::AccessLogCommon) -> bool {
+fn is_last(common: &Common) -> bool {
     matches!(
         common.access_log_type(),
         data::AccessLogType::NotSet | data::AccessLogType::DownstreamEnd
@@ -69,16 +160,12 @@ fn is_last(common: &data::AccessLogCommon) -> bool {
 }
 
 /// What a line says of a call's end.
-fn outcome(
-    line: &data::HttpAccessLogEntry,
-    common: &data::AccessLogCommon,
-    call: Option<&CallTerms>,
-) -> Outcome {
+fn outcome(line: &Line, common: &Common, call: Option<&CallTerms>) -> Outcome {
     let response = line.response.as_ref();
     let (usage, complete) = match call {
         None => (None, false),
         Some(call) => {
-            let headers = response.map(|response| &response.response_headers);
+            let headers = response.map(|response| &response.headers);
             match headers.and_then(|headers| crate::gateway::usage_said(headers, &call.terms)) {
                 Some(said) => (Some(said), true),
                 None => wire::usage(common.metadata.as_ref(), call.api),
@@ -96,16 +183,16 @@ fn outcome(
         bytes_in: line
             .request
             .as_ref()
-            .map_or(0, |request| request.request_body_bytes),
-        bytes_out: response.map_or(0, |response| response.response_body_bytes),
+            .map_or(0, |request| request.body_bytes),
+        bytes_out: response.map_or(0, |response| response.body_bytes),
     }
 }
 
 /// How a call ended, by its status, what Envoy says of where that came from, and its flags.
-fn end(response: Option<&data::HttpResponseProperties>, common: &data::AccessLogCommon) -> End {
-    let code = response.and_then(|response| response.response_code.as_ref());
+fn end(response: Option<&Answered>, common: &Common) -> End {
+    let code = response.and_then(|response| response.code.as_ref());
     let code = code.map_or(0, |code| code.value);
-    let details = response.map_or("", |response| response.response_code_details.as_str());
+    let details = response.map_or("", |response| response.code_details.as_str());
     let flags = common.response_flags.unwrap_or_default();
     if flags.downstream_connection_termination || flags.downstream_remote_reset {
         // An upstream that never got the whole request did no work.

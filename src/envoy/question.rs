@@ -2,12 +2,16 @@
 //! that only some fields matter, and these are not copied out of the message: decoding all of it into strings and maps costs as much
 //! as the decision.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, BoxFuture, Context, Poll, Service, StdError};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Code, Status};
+use tonic::codegen::BoxFuture;
+use tonic::server::{Grpc, UnaryService};
 use tonic_prost::ProstCodec;
 
 use super::Envoy;
@@ -123,48 +127,34 @@ impl Lines for Headers<'_> {
     }
 }
 
+/// The path of `envoy.service.auth.v3.Authorization/Check`.
+pub(super) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
 /// `envoy.service.auth.v3.Authorization`.
 #[derive(Clone)]
-pub(super) struct Authorization(pub(super) Envoy);
-
-impl NamedService for Authorization {
-    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
-}
+pub(super) struct Authorization(pub(super) Arc<Envoy>);
 
 impl UnaryService<Question> for Authorization {
     type Response = CheckResponse;
     type Future = BoxFuture<tonic::Response<CheckResponse>, Status>;
 
     fn call(&mut self, request: tonic::Request<Question>) -> Self::Future {
-        let envoy = self.0.clone();
+        let envoy = Arc::clone(&self.0);
         Box::pin(async move {
-            envoy
-                .check(&request.into_inner())
-                .await
-                .map(tonic::Response::new)
+            let answer = envoy.check(&request.into_inner()).await;
+            answer.map(tonic::Response::new)
         })
     }
 }
 
-impl<B> Service<Request<B>> for Authorization
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+impl Authorization {
+    /// Answers a question as it came.
+    pub(super) fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> BoxFuture<Response<Body>, Infallible> {
         let service = self.clone();
         Box::pin(async move {
-            if request.uri().path() != "/envoy.service.auth.v3.Authorization/Check" {
-                return Ok(Status::new(Code::Unimplemented, "there is only Check").into_http());
-            }
             let codec = ProstCodec::<CheckResponse, Question>::default();
             let largest = Some(super::MESSAGE_BYTES_MAX);
             let mut grpc = Grpc::new(codec).apply_max_message_size_config(largest, None);

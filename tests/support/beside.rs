@@ -68,6 +68,7 @@ impl Plan {
         let any_port = || Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into());
         let settings = envoy::Settings {
             listen: vec![any_port(), Listen::Unix(socket.clone())],
+            workers: 2,
             token: self.token.map(str::to_owned),
             drain: Duration::from_secs(5),
             cut_overrun: self.cut_overrun,

@@ -1,16 +1,14 @@
 //! Which line of an access log is which end.
 
-use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
-
 use super::*;
 
 fn check(details: &str, code: u32, flags: data::ResponseFlags, sent: bool, expected: End) {
-    let response = data::HttpResponseProperties {
-        response_code: (code > 0).then_some(UInt32Value { value: code }),
-        response_code_details: details.into(),
+    let response = Answered {
+        code: (code > 0).then_some(UInt32Value { value: code }),
+        code_details: details.into(),
         ..Default::default()
     };
-    let common = data::AccessLogCommon {
+    let common = Common {
         response_flags: Some(flags),
         time_to_last_upstream_tx_byte: sent.then(Duration::default),
         ..Default::default()
@@ -83,6 +81,76 @@ fn every_line_is_an_end() {
 }
 
 #[test]
+fn a_line_is_read_as_envoy_writes_it() {
+    use envoy_types::pb::envoy::service::accesslog::v3 as api;
+    use prost::Message as _;
+    let space = (wire::OWN.to_owned(), Default::default());
+    let whole = data::HttpAccessLogEntry {
+        common_properties: Some(data::AccessLogCommon {
+            sample_rate: 1.0,
+            route_name: "r".into(),
+            time_to_last_upstream_tx_byte: Some(Duration {
+                seconds: 1,
+                nanos: 2,
+            }),
+            response_flags: Some(data::ResponseFlags {
+                downstream_remote_reset: true,
+                ..Default::default()
+            }),
+            metadata: Some(Metadata {
+                filter_metadata: HashMap::from([space]),
+                ..Default::default()
+            }),
+            access_log_type: data::AccessLogType::DownstreamEnd.into(),
+            ..Default::default()
+        }),
+        request: Some(data::HttpRequestProperties {
+            path: "/v1".into(),
+            request_body_bytes: 11,
+            ..Default::default()
+        }),
+        response: Some(data::HttpResponseProperties {
+            response_code: Some(UInt32Value { value: 200 }),
+            response_body_bytes: 12,
+            response_headers: HashMap::from([("a".into(), "b".into())]),
+            response_code_details: "via_upstream".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let entries = api::stream_access_logs_message::HttpAccessLogEntries {
+        log_entry: vec![whole.clone()],
+    };
+    let log = api::StreamAccessLogsMessage {
+        log_entries: Some(api::stream_access_logs_message::LogEntries::HttpLogs(
+            entries,
+        )),
+        ..Default::default()
+    };
+    let read = Message::decode(log.encode_to_vec().as_slice()).unwrap();
+    let [line] = &read.http.unwrap().lines[..] else {
+        panic!("one line");
+    };
+    let (common, told) = (
+        line.common.as_ref().unwrap(),
+        whole.common_properties.unwrap(),
+    );
+    assert_eq!(
+        common.time_to_last_upstream_tx_byte,
+        told.time_to_last_upstream_tx_byte
+    );
+    assert_eq!(common.response_flags, told.response_flags);
+    assert_eq!(common.metadata, told.metadata);
+    assert_eq!(common.access_log_type, told.access_log_type);
+    assert_eq!(line.request.as_ref().unwrap().body_bytes, 11);
+    let (answered, told) = (line.response.as_ref().unwrap(), whole.response.unwrap());
+    assert_eq!(answered.code, told.response_code);
+    assert_eq!(answered.body_bytes, 12);
+    assert_eq!(answered.headers, told.response_headers);
+    assert_eq!(answered.code_details, told.response_code_details);
+}
+
+#[test]
 fn lines_while_a_call_lasts_end_nothing() {
     for (kind, expected) in [
         (data::AccessLogType::NotSet, true),
@@ -91,7 +159,7 @@ fn lines_while_a_call_lasts_end_nothing() {
         (data::AccessLogType::DownstreamPeriodic, false),
         (data::AccessLogType::UpstreamEnd, false),
     ] {
-        let common = data::AccessLogCommon {
+        let common = Common {
             access_log_type: kind.into(),
             ..Default::default()
         };
