@@ -116,9 +116,9 @@
 //! - **A charge that comes after its hold has expired** lands on money alone, also where a plan would have paid the call.
 //! - **Who walks through the accounts that nobody calls** is told by a word in the store; that one replica follows another there has no test of
 //!   its own.
-//! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a
-//!   replica that has nothing to say learns of it only from others. If all its calls were free, its counts of them are missing until it
-//!   is called again.
+//! - **A node of a cluster that is emptied while it runs** (`FLUSHALL`), other than the one that keeps the histories, is found account by
+//!   account: a replica that has nothing to say of one learns of it only from others. If all its calls there were free, its counts of
+//!   them are missing until the account is called again.
 //! - **Commands older than an account's last 32 entries**, but for up to 16 from before those, cannot be put back one by one into a store
 //!   that lost them; the book itself is. The ledger then begins later, and says so in the log. Events that were lost are announced again,
 //!   under their ids, by the replica that wrote them: the last 32 of each account. A command that is carried out once more on a book that

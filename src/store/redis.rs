@@ -11,8 +11,9 @@
 //! Redis may come back older than it was: it acknowledges before it has written to its disk or told its replica. So the first
 //! word on each new connection asks which history this is (run id and replication id), and a history that has been known for less
 //! than a lease time is fenced ([`Settings::fence`], [`Standing`]). Since when each is known stands in Redis, so that all replicas
-//! agree. A restart, a failover and a promotion make a new history. `FLUSHALL` does not: an account
-//! that is put back where there is none of it any more is therefore fenced on its own, for a lease time from then. A Redis without any
+//! agree. A restart, a failover and a promotion make a new history; so does `FLUSHALL`, which is noticed within a second, or by the first
+//! account that is not there any more, which is fenced on its own then. In a cluster that second is kept by the node that has the
+//! histories; accounts of another node that is emptied while it runs are found one by one, as they are called. A Redis without any
 //! account is simply new and not fenced, unless whoever asks has seen accounts there.
 //!
 //! # What each topology promises, and what it can lose

@@ -34,7 +34,14 @@ async fn standing_after(store: &RedisStore, before: &Standing) -> Standing {
     .await
 }
 
-/// The history that a server tells.
+/// What a server is known by, and since when.
+fn told_since(server: &Server) -> String {
+    let id = told(server);
+    let since: i64 = server.command(&["HGET", HISTORIES, &id]);
+    format!("{id}@{since}")
+}
+
+/// What a server is known by.
 fn told(server: &Server) -> String {
     let field = |section: &str, name: &str| {
         let info: String = server.command(&["INFO", section]);
@@ -62,7 +69,7 @@ async fn a_first_start_is_not_fenced() {
     let first = standing(&one).await;
     let expected = Standing {
         wait: Duration::ZERO,
-        history: told(&server).into(),
+        history: told_since(&server).into(),
         age: Duration::MAX,
         fenced: false,
     };
@@ -70,8 +77,11 @@ async fn a_first_start_is_not_fenced() {
     seed(&one, "a", 1).await;
     // For good: one that comes when there are accounts is told the same.
     assert_eq!(standing(&store(&server)).await, first);
-    let kept: Vec<(String, u64)> = server.command(&["HGETALL", HISTORIES]);
-    assert_eq!(kept, [(told(&server), 0)]);
+    let kept: Vec<(String, i64)> = server.command(&["HGETALL", HISTORIES]);
+    let [(id, since)] = &kept[..] else {
+        panic!("{kept:?}");
+    };
+    assert!(*id == told(&server) && *since < 0, "{kept:?}");
 }
 
 #[tokio::test]
@@ -84,7 +94,7 @@ async fn a_restart_with_data_is_fenced_for_a_lease_time() {
     server.kill();
     server.run().await;
     let after = standing_after(&one, &before).await;
-    assert_eq!(*after.history, *told(&server));
+    assert_eq!(*after.history, *told_since(&server));
     assert!(after.fenced && after.age < FENCE, "{after:?}");
     // From here on it counts by this process' own running clock.
     clock.advance(FENCE - after.age - Duration::from_millis(1));
@@ -144,7 +154,7 @@ async fn histories_are_bounded_and_the_oldest_goes() {
     let kept: std::collections::BTreeMap<String, u64> = server.command(&["HGETALL", HISTORIES]);
     assert_eq!(kept.len(), 64);
     assert!(
-        kept.contains_key(&*now.history) && !kept.contains_key("old 64"),
+        kept.contains_key(&told(&server)) && !kept.contains_key("old 64"),
         "{kept:?}"
     );
 }
@@ -166,17 +176,22 @@ async fn a_redis_that_was_emptied_is_fenced_for_whoever_knew_it() {
 }
 
 #[tokio::test]
-async fn a_flush_is_no_new_history() {
+async fn a_redis_that_is_emptied_while_it_runs_tells_a_new_history() {
     let server = Server::start().await;
     let one = store(&server);
     let before = standing(&one).await;
     seed(&one, "a", 1).await;
+    let two = store(&server);
+    assert_eq!(standing(&two).await.history, before.history);
     let _: String = server.command(&["FLUSHALL"]);
-    let _: i64 = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    until("it is there again", async || one.ping().await.ok()).await;
-    // Its name is the same, so nothing on the connection tells: what is stored has to.
-    assert_eq!(standing(&one).await, before);
-    assert_eq!(standing(&store(&server)).await, before);
+    // No connection breaks; the one that has seen an account says that it was lost, and whoever comes hears it.
+    let found = standing_after(&one, &before).await;
+    assert!(found.fenced, "{found:?}");
+    let same = until("the other one is told the same", async || {
+        (standing(&two).await.history == found.history).then_some(())
+    });
+    same.await;
+    assert_eq!(standing(&store(&server)).await.history, found.history);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 --
 -- KEYS 1 histories, 2 index of accounts
 -- ARGV 1 the history, 2 how many are kept, 3 '1' if whoever asks has seen accounts here
--- Answers its age in ms, or -1 if it has been known from the start: there was no account then that could have been lost.
+-- Answers its age in ms, or -1 if it has been known from the start (there was no account then that could have been lost), and since when
+-- it is known, as it stands in the hash: below zero if from the start, so that a second start is another one.
 local function whole(number) return string.format('%.0f', number) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,12 +19,12 @@ if not since then
     end
     redis.call('HDEL', KEYS[1], all[oldest])
   end
-  since = (empty and ARGV[3] ~= '1') and '0' or whole(now)
+  since = whole((empty and ARGV[3] ~= '1') and -now or now)
   redis.call('HSET', KEYS[1], ARGV[1], since)
-elseif tonumber(since) > now or (since == '0' and empty and ARGV[3] == '1') then
+elseif tonumber(since) > now or (tonumber(since) <= 0 and empty and ARGV[3] == '1') then
   -- The clock was set back; or it was called new by one who could not know that it had been emptied.
   since = whole(now)
   redis.call('HSET', KEYS[1], ARGV[1], since)
 end
-if since == '0' then return -1 end
-return now - tonumber(since)
+since = tonumber(since)
+return {since <= 0 and -1 or now - since, since}

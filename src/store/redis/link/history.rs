@@ -1,9 +1,10 @@
 //! Which history a Redis tells. A Redis that was restarted or failed over may have lost what it had acknowledged; so one that is
 //! not known yet is fenced for a lease time, while every replica says what it knows.
 //!
-//! The name of a history is the server's run id and replication id, asked for before anything else on each new connection. How
-//! long it has been known stands in Redis itself, by its own clock, so that all replicas agree; each asks for that once and counts
-//! on by its own running clock, so that no step of Redis' clock shortens a fence.
+//! A server is known by its run id and replication id, asked for before anything else on each new connection. Since when that is known
+//! stands in Redis itself, by its own clock, so that all replicas agree; each asks for that once and counts on by its own running
+//! clock, so that no step of Redis' clock shortens a fence. All three are the name of a history: one that was emptied while it ran
+//! has forgotten since when, and is told a new time.
 
 use std::fmt::Display;
 use std::hash::Hasher as _;
@@ -31,7 +32,7 @@ const KEEPERS_MAX: usize = 3;
 /// On what history a command is sent, at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its name: the server's run id and replication id.
+    /// Its name: the server's run id and replication id, and since when they are known.
     pub history: Arc<str>,
     /// How long it has been known. [`Duration::MAX`] if from the start.
     pub age: Duration,
@@ -54,6 +55,9 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(super) struct History {
     id: Arc<str>,
+    name: Arc<str>,
+    /// In ms of Redis' clock, as it stands there; below zero if from the start.
+    since: i64,
     known_for: Duration,
     asked: Monotonic,
 }
@@ -76,6 +80,15 @@ impl History {
         self.id
             .rsplit_once(':')
             .is_some_and(|(_, id)| id == replication)
+    }
+
+    /// Whether it still stands where the histories are kept, as it was met there; `said` is the answer to [`Histories::look`].
+    pub(super) fn stands(&self, said: redis::Value) -> bool {
+        match take::<Option<i64>>(said) {
+            Ok(since) => since == Some(self.since),
+            // Another node of the cluster keeps them.
+            Err(_) => true,
+        }
     }
 }
 
@@ -131,7 +144,7 @@ impl Histories {
         dialer: &Dialer,
         (mut keeper, mut asking): (Address, bool),
         id: &str,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<(i64, i64), StoreError> {
         for _ in 0..KEEPERS_MAX {
             let mut wire = dialer.wire(&keeper).await?;
             let mut commands = vec![self.question(id)];
@@ -150,6 +163,18 @@ impl Histories {
         Err(lost(&keeper, &"the histories keep moving"))
     }
 
+    /// Asks since when a history is known.
+    pub(super) fn look(&self, history: &History) -> Cmd {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.first()).arg(&*history.id);
+        command
+    }
+
+    /// A history that does not stand any more is asked for again.
+    pub(super) fn forget(&self, history: &History) {
+        self.met().retain(|met| met.name != history.name);
+    }
+
     fn question(&self, id: &str) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(HISTORY).arg(self.keys.len()).arg(&self.keys);
@@ -158,10 +183,12 @@ impl Histories {
         command
     }
 
-    /// Takes up an age in ms; below zero it has been known from the start.
-    fn learn(&self, id: &str, age: i64) -> Result<History, StoreError> {
+    /// Takes up an age in ms, below zero if it has been known from the start, and since when that is.
+    fn learn(&self, id: &str, (age, since): (i64, i64)) -> Result<History, StoreError> {
         let history = History {
             id: id.into(),
+            name: format!("{id}@{since}").into(),
+            since,
             known_for: u64::try_from(age).map_or(Duration::MAX, Duration::from_millis),
             asked: self.clock.now().mono,
         };
@@ -191,7 +218,7 @@ impl Histories {
         let since = self.clock.now().mono.since(history.asked);
         let age = history.known_for.saturating_add(since);
         Standing {
-            history: Arc::clone(&history.id),
+            history: Arc::clone(&history.name),
             age,
             fenced: age < self.fence,
             wait: self.fence.saturating_sub(age),
@@ -200,19 +227,19 @@ impl Histories {
 }
 
 /// Nobody says how long a history has been known: for no time at all then. It is fenced for a whole lease time, and not held up.
-fn unknown(address: &Address, why: &dyn Display) -> i64 {
+fn unknown(address: &Address, why: &dyn Display) -> (i64, i64) {
     tracing::warn!(%address, %why, "the age of its history cannot be asked for");
-    0
+    (0, 0)
 }
 
-/// The name of the history that a server tells, and whether it is a replica; from its `INFO server` and `INFO replication`.
+/// What a server is known by, and whether it is a replica; from its `INFO server` and `INFO replication`.
 pub(super) fn name(server: &str, replication: &str) -> Result<(String, bool), StoreError> {
     let run = field(server, "run_id")?;
     let (id, is_replica) = replicated(replication)?;
     Ok((format!("{run}:{id}"), is_replica))
 }
 
-/// The second half of that name, and whether it is a replica; from its `INFO replication`.
+/// The second half of that, and whether it is a replica; from its `INFO replication`.
 pub(super) fn replicated(replication: &str) -> Result<(String, bool), StoreError> {
     let id = field(replication, "master_replid")?;
     Ok((id, field(replication, "role")? != "master"))

@@ -182,7 +182,7 @@ impl Node {
     }
 
     /// Leaves a connection whose server tells another history than it did, for as long as it is polled: it may have become a
-    /// replica, taken all from its master, and been promoted, while the connection stood. That takes seconds.
+    /// replica, taken all from its master, and been promoted, while the connection stood, which takes seconds; or it was emptied.
     pub(super) async fn watch(&self, means: &Means) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,15 +201,22 @@ impl Node {
             return;
         };
         let limit = later(means.response_timeout);
-        let asked = line.wire.exchange(vec![info("replication")]);
+        let look = means.histories.look(&line.history);
+        let asked = line.wire.exchange(vec![info("replication"), look]);
         // One that does not answer is left by whoever needs it.
         let Ok(Ok(said)) = timeout_at(limit, asked).await else {
             return;
         };
-        let said = take::<String>(said.into_iter().next().unwrap_or_default());
-        if let Ok((id, is_replica)) = said.and_then(|said| history::replicated(&said))
-            && (is_replica || !line.history.goes_on(&id))
-        {
+        let mut said = said.into_iter();
+        let told = take::<String>(said.next().unwrap_or_default());
+        let is_another = told
+            .and_then(|told| history::replicated(&told))
+            .is_ok_and(|(id, is_replica)| is_replica || !line.history.goes_on(&id));
+        let is_emptied = said.next().is_some_and(|since| !line.history.stands(since));
+        if is_emptied {
+            means.histories.forget(&line.history);
+        }
+        if is_another || is_emptied {
             self.give_up(line.number);
         }
     }
