@@ -269,3 +269,83 @@ async fn a_revoked_key_does_not_come_back_with_an_older_reading() {
     let loaded = bench.gate().engine().key(account.id(), &id).unwrap();
     assert!(loaded.record().revoked.is_some());
 }
+
+fn by_the_hour(amount: i64) -> Policy {
+    let budget = crate::policy::Budget {
+        amount: units(amount),
+        period: crate::policy::Period::Hour,
+        capability: None,
+    };
+    Policy {
+        budgets: vec![budget],
+        ..Policy::default()
+    }
+}
+
+impl Bench {
+    async fn has(&self, account: &AccountId) -> bool {
+        let read = self.core.store.read(account, &[]).await;
+        read.unwrap().is_some()
+    }
+}
+
+#[tokio::test]
+async fn what_a_budget_counted_goes_a_week_after_its_time_once_nothing_is_held_there() {
+    let bench = bench(by_the_hour(3)).await;
+    let grant = bench.gate().hold(bench.request(2)).await.unwrap();
+    let budget = bench.account.inner("all:2026-09-21T14").unwrap();
+    assert!(bench.has(&budget).await);
+    // From 14:13:20.
+    let rest = Duration::from_secs(2_800);
+    let nano = Duration::from_nanos(1);
+    bench.clock.advance(rest + sweep::KEPT - nano);
+    let other = HoldRequest {
+        request_id: "other".into(),
+        ..bench.request(1)
+    };
+    let other = bench.gate().hold(other).await.unwrap();
+    let settled = bench
+        .gate()
+        .settle_hold(&other.id, SettleAs::Amount(units(1)));
+    settled.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await, "a nanosecond before");
+    bench.clock.advance(nano);
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await, "a call holds in it");
+    let settled = bench
+        .gate()
+        .settle_hold(&grant.id, SettleAs::Amount(units(2)));
+    settled.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(!bench.has(&budget).await);
+    assert!(bench.core.store.purged(&budget).await.unwrap().is_some());
+    assert!(bench.sync().entry(&budget).is_none(), "nor is it loaded");
+    assert_eq!(bench.spend().await, units(3), "what it cost stays");
+    let now = bench.account.inner("all:2026-09-28T15").unwrap();
+    assert!(!bench.has(&now).await);
+    let last = bench.account.inner("all:2026-09-28T14").unwrap();
+    assert!(bench.has(&last).await, "the others stay");
+    let next = HoldRequest {
+        request_id: "next".into(),
+        ..bench.request(1)
+    };
+    bench.gate().hold(next).await.unwrap();
+    assert!(bench.has(&now).await);
+}
+
+#[tokio::test]
+async fn what_is_inside_an_account_that_was_purged_goes_with_it() {
+    let bench = bench(by_the_hour(3)).await;
+    bench.gate().hold(bench.request(2)).await.unwrap();
+    let budget = bench.account.inner("all:2026-09-21T14").unwrap();
+    let store = &bench.core.store;
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await);
+    let read = store.read(&bench.account, &[]).await.unwrap().unwrap();
+    let now = bench.clock.now().wall;
+    let purged = store.purge(&bench.account, read.version, now).await;
+    purged.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(!bench.has(&budget).await);
+}
