@@ -15,7 +15,7 @@ use super::{
     Caller, Gate, HoldError, HoldGrant, HoldRefused, Identified, RELOADS_MAX, RateView, Taken, Want,
 };
 use crate::clock::{Now, Timestamp};
-use crate::engine::Key;
+use crate::engine::{Account, Key};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::meter::Api;
 use crate::money::Amount;
@@ -286,6 +286,25 @@ impl Gate {
             .then(|| (Arc::clone(&kept.key), beyond))
     }
 
+    /// What [`Gate::ready_call`] waits for; `None` if it would not wait.
+    fn lacks(&self, id: &str, outcome: &Outcome) -> Option<(Arc<Account>, Amount)> {
+        let kept = self.holds.open.get(id)?;
+        let carried = kept.carried.as_ref()?;
+        kept.lacks(&charge::charge(&carried.terms(&kept), outcome)?)
+    }
+
+    /// Whether [`Gate::ready_call`] would wait for anything.
+    pub fn is_late(&self, id: &str, outcome: &Outcome) -> bool {
+        self.lacks(id, outcome).is_some()
+    }
+
+    /// Before a carried call is settled whose hold has expired: see [`Gate::ready_hold`].
+    pub async fn ready_call(&self, id: &str, outcome: &Outcome) {
+        if let Some((account, cost)) = self.lacks(id, outcome) {
+            self.fetch_late(&account, cost).await;
+        }
+    }
+
     /// Ends a carried call by the terms of its route. Lands also after its hold has expired; the first settlement stands.
     pub fn settle_call(&self, id: &str, outcome: &Outcome) -> Result<Charge, HoldError> {
         let now = self.clock.now();
@@ -301,11 +320,9 @@ impl Gate {
             return Err(HoldError::NotCarried(id.into()));
         };
         let charged = charge::charge(&carried.terms(&kept), outcome);
-        let expired = matches!(kept.state, State::Expired(_));
+        let expired = matches!(kept.state, State::Expired(..));
         let ended = match charged {
-            Some(charge) => kept.settle(charge, |kept| {
-                self.engine.late(Arc::clone(&kept.key), kept.model, now)
-            }),
+            Some(charge) => kept.settle(charge, |kept| kept.late(&self.engine, now)),
             None => kept.release().map(|()| NOTHING),
         };
         let charge = ended.map_err(|first| HoldError::Settled(id.into(), first))?;
