@@ -111,8 +111,9 @@
 //! ## What is not here yet
 //!
 //! - **Budgets of times that are over** are removed a week later; a mark of each stays in the store, some 100 bytes.
-//! - **Credit that expires while a replica cannot be heard**: what that replica has leased and does not use looks as if calls held it, so
-//!   as much of the expired credit is kept, and pays for later calls, until it is heard or lapsed. It stops using it by its own clock.
+//! - **Credit that expires while a replica cannot be heard** is kept as far as that replica has it leased, until it is heard, or else for a
+//!   lease time; in that time it pays what others spend, too. Less would not be safe: [`ledger::Spent::held`] says why. Then the lease
+//!   lapses, and only what the replica reported as held is kept, until it is retired.
 //! - **Who walks through the accounts that nobody calls** is told by a word in the store; that one replica follows another there has no test of
 //!   its own.
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a

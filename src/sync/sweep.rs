@@ -205,8 +205,10 @@ impl Sync {
             return Ok(());
         };
         if snapshot.book.blocks.iter().any(|block| block.expired) {
-            // What calls hold of it is kept for them until they end. What is merely leased is held for nobody.
+            // What calls hold of it is kept for them until they end. What is merely leased is held for nobody: it is asked for, and
+            // of replicas that do not answer, it lapses but for what they last said that they hold.
             self.give_back(account).await?;
+            self.lapse(account).await;
             let Some(newest) = self.store.read(account, &[]).await? else {
                 return Ok(());
             };

@@ -349,3 +349,75 @@ async fn what_is_inside_an_account_that_was_purged_goes_with_it() {
     bench.sync().sweep(None).await.unwrap();
     assert!(!bench.has(&budget).await);
 }
+
+/// A replica has 4 leased, says that calls hold 1 of it, and falls silent.
+#[tokio::test]
+async fn expired_credit_is_kept_for_what_a_silent_replica_may_hold_and_once_that_lapsed_for_what_it_said()
+ {
+    let bench = bench(Policy::default()).await;
+    let begun = bench.clock.now().wall;
+    let grant = Command {
+        idempotency_key: None,
+        action: Action::Grant {
+            amount: units(6),
+            order_id: None,
+            priority: -1,
+            expires: Some(begun.plus(Duration::from_secs(10))),
+            note: String::new(),
+        },
+    };
+    bench.core.books.run(&bench.account, grant).await.unwrap();
+    bench.core.sync.sync_now().await.unwrap();
+    let silent = ReplicaId::new("silent").unwrap();
+    let leased = crate::store::Standing {
+        committed: units(4),
+        ..crate::store::Standing::default()
+    };
+    let says = |seq, stands: crate::store::Standing, held, want| Publish {
+        account: bench.account.clone(),
+        seq,
+        history: None,
+        believed: stands,
+        new: stands,
+        held,
+        want,
+        need: want,
+        least: want,
+        seen: Amount::ZERO,
+        total: Amount::ZERO,
+        rate: crate::store::Sought::default(),
+        places: crate::store::Sought::default(),
+        usage: Vec::new(),
+    };
+    let nothing = crate::store::Standing::default();
+    let batch = vec![says(1, nothing, Amount::ZERO, units(4))];
+    let answers = bench.core.store.publish(&silent, batch).await;
+    assert_eq!(answers[0].as_ref().unwrap().standing, leased);
+    let batch = vec![says(2, leased, units(1), Amount::ZERO)];
+    assert!(
+        bench.core.store.publish(&silent, batch).await[0]
+            .as_ref()
+            .unwrap()
+            .applied
+    );
+    let kept = async || {
+        bench.sync().sweep(None).await.unwrap();
+        let read = bench.core.store.read(&bench.account, &[]).await;
+        let blocks = read.unwrap().unwrap().book.blocks;
+        let expired = blocks.iter().filter(|block| block.priority == -1);
+        expired.map(|block| block.remaining).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().await, [units(6)]);
+    for (seconds, left) in [
+        (10, vec![units(4)]),
+        // A lease time after its last word, to the second.
+        (20, vec![units(4)]),
+        (1, vec![units(1)]),
+        // Retired, it holds nothing any more.
+        (3_600, vec![]),
+    ] {
+        bench.clock.advance(Duration::from_secs(seconds));
+        bench.core.sync.sync_now().await.unwrap();
+        assert_eq!(kept().await, left, "{seconds} s later");
+    }
+}
