@@ -343,6 +343,7 @@ async fn a_rate_that_was_bought_ends_at_its_instant() {
         effective: Some(after(1_000)),
         expires: Some(after(2_000)),
         order_id: "q1".into(),
+        price: None,
     };
     run(&node, &account, buy).await;
     let limit = async || node.admit("sk-a", "flat").await.unwrap().rate().unwrap();

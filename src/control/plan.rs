@@ -260,6 +260,7 @@ impl Control {
         let id = account_id("account_id", &request.account_id)?;
         let request_id = token("request_id", &request.request_id)?;
         let order_id = token("order_id", &request.order_id)?;
+        let unit = self.0.units.of(&id).await?;
         let action = Action::BuyQpsPlan {
             plan_id: plan_id("plan_id", &request.plan_id)?,
             qps: request.qps,
@@ -267,6 +268,7 @@ impl Control {
             effective: timestamp_from("start_time", request.start_time.as_ref())?,
             expires: timestamp_from("expire_time", request.expire_time.as_ref())?,
             order_id: order_id.clone(),
+            price: price(request.price.as_ref(), &unit)?,
         };
         let moved = self.carry_out(&id, request_id, action).await?;
         let owner = self.read(&id).await?;
@@ -346,6 +348,7 @@ impl Control {
             expire_time: plan.expires.map(timestamp),
             order_id: plan.order_id.clone(),
             state: state.into(),
+            price: plan.price.map(|price| amount(price, &owner.book.unit)),
         }
     }
 }

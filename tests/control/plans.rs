@@ -44,6 +44,7 @@ fn rate(request: &str, order: &str, qps: u32, start: i64, end: i64) -> v1::BuyQp
         burst: None,
         start_time: at(start),
         expire_time: at(end),
+        price: None,
     }
 }
 
@@ -278,6 +279,39 @@ async fn money_is_bought_within_the_bounds_too() {
         }
     }
     assert_eq!(api.get("a").await.balance.clone(), usd(105));
+}
+
+#[tokio::test]
+async fn a_rate_is_bought_within_the_bounds_too() {
+    let (api, _) = Api::under(bounded()).await;
+    api.open("a").await.unwrap();
+    let paid = |order: &str, price| v1::BuyQpsPlanRequest {
+        price,
+        ..rate(order, order, 50, 0, 60)
+    };
+    for units in [4, 101] {
+        let answer = client(&api).buy_qps_plan(paid("o1", usd(units))).await;
+        let outside = said(Code::OutOfRange, "PURCHASE_OUT_OF_BOUNDS");
+        assert_eq!(refused(answer), outside, "{units}");
+    }
+    let negative = client(&api).buy_qps_plan(paid("o1", usd(-1))).await;
+    assert_eq!(violations(negative), ["price"]);
+    let euros = Some(v1::Amount {
+        unit: "EUR".into(),
+        nanos: 9 * UNIT,
+    });
+    let unit = client(&api).buy_qps_plan(paid("o1", euros)).await;
+    assert_eq!(violations(unit), ["price.unit"]);
+    let bought = client(&api).buy_qps_plan(paid("o1", usd(5))).await;
+    let bought = bought.unwrap().into_inner();
+    let (plan, entry) = (bought.qps_plan.unwrap(), bought.entry.unwrap());
+    assert_eq!((plan.price, entry.price), (usd(5), usd(5)));
+    assert_eq!((entry.amount, api.get("a").await.balance), (usd(0), usd(0)));
+    let other = client(&api).buy_qps_plan(paid("o1", usd(6))).await;
+    let reused = said(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(refused(other), reused, "another price is another request");
+    let unsaid = client(&api).buy_qps_plan(paid("o2", None)).await;
+    assert_eq!(unsaid.unwrap().into_inner().qps_plan.unwrap().price, None);
 }
 
 #[tokio::test]
