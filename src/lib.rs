@@ -122,7 +122,7 @@
 //! - **Commands older than the last 32 of an account** cannot be put back one by one into a store that lost them; the book itself is. The
 //!   ledger then begins later, and says so in the log. Events that were lost are announced again, under their ids, by the replica that
 //!   wrote them: the last 32 of each account. A command that is carried out once more on a book that has grown announces what follows from
-//!   that, under the ids that come next there; such an id may have stood for another event before the loss.
+//!   that, as a new event.
 //!   Entries that sum up usage count among the 32, so an account that is looked at again and again forgets commands sooner: one simulated
 //!   history in 10,000 (`cargo sim 7248`) loses one in that way, and the test command runs all the others.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a

@@ -217,8 +217,8 @@ impl Control {
             for id in ids {
                 left = left.saturating_sub(1);
                 after = Some(id.clone());
-                // Plans and budgets are listed with whom they belong to.
-                if id.is_inner() {
+                // Plans are shown with whom they belong to; what keeps them and the budgets is nobody's account.
+                if id.is_inner() && !request.show_inner {
                     continue;
                 }
                 if accounts.len() == size {

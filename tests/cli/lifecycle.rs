@@ -242,6 +242,8 @@ async fn plans_rates_and_licences() {
         (&rate["entry"]["price"], &rate["qps_plan"]["price"]),
         (&json!("4.50"), &json!("4.50"))
     );
+    let inner = real.table("account list --inner").await;
+    assert_eq!(inner[2][0], "a!vision");
     let rates = real.json("plan qps list a --state active").await;
     assert_eq!(
         (&rates[0]["qps"], &rates[0]["plan_state"]),

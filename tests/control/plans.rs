@@ -315,6 +315,78 @@ async fn a_rate_is_bought_within_the_bounds_too() {
 }
 
 #[tokio::test]
+async fn accounts_inside_an_account_are_listed_only_if_asked_for() {
+    let (api, _) = Api::under(Policy::default()).await;
+    for name in ["a", "b"] {
+        api.open(name).await.unwrap();
+    }
+    client(&api).buy_plan(buy("1", "o1", 5)).await.unwrap();
+    let list = async |show_inner| {
+        let request = v1::ListAccountsRequest {
+            show_inner,
+            ..v1::ListAccountsRequest::default()
+        };
+        let listed = api.accounts().list_accounts(request).await.unwrap();
+        let accounts = listed.into_inner().accounts.into_iter();
+        accounts
+            .map(|account| account.account_id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(false).await, ["a", "b"]);
+    assert_eq!(list(true).await, ["a", "a!vision", "b"]);
+}
+
+#[tokio::test]
+async fn what_happens_to_a_plan_is_told_and_that_it_is_an_account_is_not() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.account("a", 9).await;
+    let key = tollgate::policy::Budget {
+        amount: amount("3"),
+        period: tollgate::policy::Period::Hour,
+        capability: None,
+    };
+    let account = tollgate::id::AccountId::new("a").unwrap();
+    let node = &api.node;
+    node.key(&account, "k-b", "sk-secret-b", |made| {
+        made.budgets = vec![key]
+    })
+    .await;
+    api.call("b").await;
+    let budget = account.inner("key:k-b:2026-09-21T14").unwrap();
+    let store = &node.core.store;
+    assert!(store.read(&budget, &[]).await.unwrap().is_some());
+    let expiring = v1::BuyPlanRequest {
+        expire_time: at(60),
+        ..buy("1", "o1", 5)
+    };
+    client(&api).buy_plan(expiring).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    let plan = account.inner("vision").unwrap();
+    for inner in [&budget, &plan] {
+        node.core.sync.observe(inner).await.unwrap();
+    }
+    let told = async |account: &str| {
+        let request = v1::ListEventsRequest {
+            account_id: account.into(),
+            ..v1::ListEventsRequest::default()
+        };
+        let mut events = v1::event_service_client::EventServiceClient::new(api.channel.clone());
+        let events = events.list_events(request).await.unwrap().into_inner();
+        let told = events.events.into_iter();
+        told.map(|event| (event.kind(), event.account_id))
+            .collect::<Vec<_>>()
+    };
+    use v1::EventKind::{AccountOpened, CreditAdded, PlanExpired};
+    let said = |kind, account: &str| (kind, account.to_owned());
+    let of_the_plan = [said(CreditAdded, "a!vision"), said(PlanExpired, "a!vision")];
+    let mut all = vec![said(AccountOpened, "a"), said(CreditAdded, "a")];
+    all.extend(of_the_plan.clone());
+    assert_eq!(told("a").await, all);
+    assert_eq!(told("").await, all, "and there are no others");
+    assert_eq!(told("a!vision").await, of_the_plan);
+}
+
+#[tokio::test]
 async fn a_rate_runs_from_its_beginning_to_its_end() {
     let (api, clock) = Api::under(Policy {
         qps: Some(10),
