@@ -292,6 +292,8 @@ impl Control {
             self.refresh(&id).await;
             done.snapshot
         };
+        // Also if nothing is new here: it may be the repeat of one that broke off before this.
+        self.pass_on_recipients(&snapshot.book).await?;
         let as_of = self.core().clock.now().wall;
         Ok(v1::UpdateAccountResponse {
             account: Some(self.account(&snapshot, as_of)),

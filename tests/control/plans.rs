@@ -387,6 +387,51 @@ async fn what_happens_to_a_plan_is_told_and_that_it_is_an_account_is_not() {
 }
 
 #[tokio::test]
+async fn what_happens_to_a_plan_is_told_to_its_owners_people() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.open("a").await.unwrap();
+    let tell = async |people: &[&str]| {
+        let update = v1::UpdateAccountRequest {
+            account: Some(v1::Account {
+                account_id: "a".into(),
+                notification_recipients: people.iter().map(ToString::to_string).collect(),
+                ..v1::Account::default()
+            }),
+            update_mask: None,
+        };
+        api.accounts().update_account(update).await.unwrap();
+    };
+    tell(&["ops", "owner"]).await;
+    let expiring = v1::BuyPlanRequest {
+        expire_time: at(60),
+        ..buy("1", "o1", 5)
+    };
+    client(&api).buy_plan(expiring).await.unwrap();
+    tell(&["owner"]).await;
+    clock.advance(Duration::from_secs(60));
+    let plan = tollgate::id::AccountId::stored("a!vision").unwrap();
+    api.node.core.sync.observe(&plan).await.unwrap();
+    let events = v1::ListEventsRequest {
+        account_id: "a!vision".into(),
+        ..v1::ListEventsRequest::default()
+    };
+    let mut client = v1::event_service_client::EventServiceClient::new(api.channel.clone());
+    let told = client.list_events(events).await.unwrap().into_inner();
+    let told: Vec<_> = told
+        .events
+        .iter()
+        .map(|event| (event.kind(), event.recipients.join(" ")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (v1::EventKind::CreditAdded, "ops owner".to_owned()),
+            (v1::EventKind::PlanExpired, "owner".to_owned())
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_rate_runs_from_its_beginning_to_its_end() {
     let (api, clock) = Api::under(Policy {
         qps: Some(10),
