@@ -114,6 +114,8 @@
 //! - **Credit that expires while a replica cannot be heard** is kept as far as that replica has it leased, until it is heard, or else for a
 //!   lease time; in that time it pays what others spend, too. Less would not be safe: [`ledger::Spent::held`] says why. Then the lease
 //!   lapses, and only what the replica reported as held is kept, until it is retired.
+//! - **A late charge that the backend makes** (`LateCharge`) is money: it names no hold, and so no plan. What an application or a gateway
+//!   settles late goes to the plan that its hold stood on, for as long as the hold is remembered.
 //! - **Who walks through the accounts that nobody calls** is told by a word in the store; that one replica follows another there has no test of
 //!   its own.
 //! - **A Redis that is emptied while it runs** (`FLUSHALL`) keeps its run id. Each account is put back and fenced as after any loss; but a

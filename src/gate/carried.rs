@@ -15,7 +15,7 @@ use super::{
     Caller, Gate, HoldError, HoldGrant, HoldRefused, Identified, RELOADS_MAX, RateView, Taken, Want,
 };
 use crate::clock::{Now, Timestamp};
-use crate::engine::{Account, Key};
+use crate::engine::{Account, Key, uncovered};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::meter::Api;
 use crate::money::Amount;
@@ -276,11 +276,19 @@ impl Gate {
     fn beyond(&self, id: &str, seen: &Outcome) -> Option<(Arc<Key>, Amount)> {
         let kept = self.holds.open.get(id)?;
         let carried = kept.carried.as_ref()?;
-        if !matches!(kept.state, State::Open(_)) {
+        let State::Open(hold) = &kept.state else {
             return None;
-        }
+        };
         let charge = charge::charge(&carried.terms(&kept), seen)?;
-        let beyond = charge.amount.saturating_sub(kept.grant.amount);
+        let stood = hold.stood();
+        let counts = Some(&charge.counts).filter(|_| !charge.flat);
+        let plan = stood.as_ref().and_then(|stood| stood.plan(counts));
+        let cost = plan.map_or(charge.amount, |(plan, cost)| {
+            let held = hold.plan().map_or(Amount::ZERO, |(held, _)| held);
+            let has = held.saturating_add(plan.purse().headroom().or_zero());
+            uncovered(charge.amount, cost, has.min(cost))
+        });
+        let beyond = cost.saturating_sub(kept.grant.amount);
         beyond
             .is_positive()
             .then(|| (Arc::clone(&kept.key), beyond))
@@ -387,7 +395,7 @@ impl Carried {
     fn terms<'a>(&self, kept: &'a Kept) -> charge::Terms<'a> {
         charge::Terms {
             price: kept.price.as_deref(),
-            held: kept.grant.amount,
+            held: kept.estimate,
             foreseen: self.foreseen,
             on_missing_usage: self.call.terms.on_missing_usage,
             on_upstream_error: self.call.terms.on_upstream_error,

@@ -130,6 +130,8 @@ pub(super) struct Kept {
     pub(super) key: Arc<Key>,
     pub(super) model: ModelId,
     pub(super) price: Option<Arc<Price>>,
+    /// What the call was expected to cost in money, had it no plan.
+    pub(super) estimate: Amount,
     expires: Now,
     /// From when on it is not remembered any more.
     pub(super) forget: Monotonic,
@@ -404,6 +406,7 @@ impl Gate {
             key,
             model,
             price,
+            estimate: hold.estimate(),
             expires,
             forget: expires.mono.plus(REMEMBERED),
             carried,

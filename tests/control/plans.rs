@@ -10,6 +10,7 @@ use v1::plan_service_client::PlanServiceClient;
 
 use super::{Api, UNIT, at, recharge, refused, said, usd, violations};
 use crate::support::node::amount;
+use crate::support::until;
 
 fn client(api: &Api) -> PlanServiceClient<Channel> {
     PlanServiceClient::new(api.channel.clone())
@@ -334,6 +335,53 @@ async fn accounts_inside_an_account_are_listed_only_if_asked_for() {
     };
     assert_eq!(list(false).await, ["a", "b"]);
     assert_eq!(list(true).await, ["a", "a!vision", "b"]);
+}
+
+#[tokio::test]
+async fn a_budget_of_a_time_that_is_long_over_leaves_the_listing_and_what_it_bounded_stays() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.account("a", 9).await;
+    let budget = |period| tollgate::policy::Budget {
+        amount: amount("3"),
+        period,
+        capability: None,
+    };
+    let account = tollgate::id::AccountId::new("a").unwrap();
+    let periods = [
+        tollgate::policy::Period::Hour,
+        tollgate::policy::Period::Month,
+        tollgate::policy::Period::Total,
+    ];
+    let node = &api.node;
+    node.key(&account, "k-b", "sk-secret-b", |made| {
+        made.budgets = periods.map(budget).into();
+    })
+    .await;
+    api.call("b").await;
+    let list = async || {
+        let request = v1::ListAccountsRequest {
+            show_inner: true,
+            ..v1::ListAccountsRequest::default()
+        };
+        let listed = api.accounts().list_accounts(request).await.unwrap();
+        let accounts = listed.into_inner().accounts.into_iter();
+        accounts
+            .map(|account| account.account_id)
+            .collect::<Vec<_>>()
+    };
+    let (hour, month) = ("a!key:k-b:2026-09-21T14", "a!key:k-b:2026-09");
+    let total = "a!key:k-b:total";
+    assert_eq!(list().await, ["a", month, hour, total]);
+    clock.advance(Duration::from_secs(8 * 24 * 3_600));
+    let gone = async |left: &[&str]| (list().await == left).then_some(());
+    until("the hour's is removed", async || {
+        gone(&["a", month, total]).await
+    })
+    .await;
+    clock.advance(Duration::from_secs(10 * 24 * 3_600));
+    until("the month's is removed", async || gone(&["a", total]).await).await;
+    let stands = api.get("a").await;
+    assert_eq!((stands.balance, stands.spend), (usd(8), usd(1)));
 }
 
 #[tokio::test]
