@@ -45,7 +45,7 @@ pub(crate) use account::part_of;
 pub use account::{Account, Asked};
 pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Earned, Gcra, Rate, TooSoon};
-pub use hold::{Awaited, Cost, Hold};
+pub use hold::{Awaited, Cost, Hold, Stood};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
 pub use rules::{PlanRule, Rules, Special, matches};
@@ -173,6 +173,20 @@ pub struct Ask<'a> {
     pub more: Option<&'a More<'a>>,
 }
 
+impl Ask<'_> {
+    /// For a call that is over: nothing is set aside.
+    const fn nothing(counted_as: ModelId) -> Self {
+        Self {
+            model: None,
+            counted_as,
+            priced: true,
+            amount: Amount::ZERO,
+            worst: Amount::ZERO,
+            more: None,
+        }
+    }
+}
+
 /// Which part of a call's money lies in another account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
@@ -242,15 +256,14 @@ impl Engine {
     /// [`Awaited`] until it is settled.
     pub fn late(&self, key: Arc<Key>, counted_as: ModelId, now: Now) -> Hold {
         key.account().enter_anyway();
-        let ask = Ask {
-            model: None,
-            counted_as,
-            priced: true,
-            amount: Amount::ZERO,
-            worst: Amount::ZERO,
-            more: None,
-        };
-        Hold::new(key, ask, now.wall.hour())
+        Hold::new(key, Ask::nothing(counted_as), now.wall.hour())
+    }
+
+    /// The same where the hold stood on more than money: the plan pays as far as it has something left here, money pays the rest by the
+    /// same share, and the budgets count that.
+    pub fn late_on(&self, key: Arc<Key>, counted_as: ModelId, stood: &Stood, now: Now) -> Hold {
+        self.late(key, counted_as, now)
+            .with(stood.again(counted_as, now))
     }
 
     /// A hold of nothing that nothing refuses: for a call that is paid otherwise, by a licence. `None` if the account is being let go

@@ -147,8 +147,23 @@ struct Envoy {
 }
 
 impl Envoy {
-    /// Ends a call as somebody has told, and writes down what does not fit.
+    /// Ends a call as somebody has told. One that is told so late that its plan's lease has gone back is ended once that was asked for
+    /// again, and meanwhile nobody waits.
     fn settle(&self, hold: &str, outcome: &crate::gate::Outcome) {
+        let late = self.gateway.gate.is_late(hold, outcome);
+        let runtime = tokio::runtime::Handle::try_current();
+        let (true, Ok(runtime)) = (late, runtime) else {
+            return self.end(hold, outcome);
+        };
+        let (envoy, hold, outcome) = (self.clone(), hold.to_owned(), *outcome);
+        runtime.spawn(async move {
+            envoy.gateway.gate.ready_call(&hold, &outcome).await;
+            envoy.end(&hold, &outcome);
+        });
+    }
+
+    /// Ends a call, and writes down what does not fit.
+    fn end(&self, hold: &str, outcome: &crate::gate::Outcome) {
         use crate::gate::HoldError;
         match self.gateway.gate.settle_call(hold, outcome) {
             Ok(charge) => tracing::debug!(

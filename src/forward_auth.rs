@@ -306,7 +306,9 @@ impl Edge {
         };
         let gate = &self.gateway.gate;
         let api = gate.carried(&told.hold).map(|call| call.api);
-        match gate.settle_call(&told.hold, &told.outcome(api)) {
+        let outcome = told.outcome(api);
+        gate.ready_call(&told.hold, &outcome).await;
+        match gate.settle_call(&told.hold, &outcome) {
             Ok(_) => plain(StatusCode::NO_CONTENT, ""),
             // The first settlement stands; whoever tells again may rest.
             Err(HoldError::Settled(..)) => plain(StatusCode::NO_CONTENT, ""),

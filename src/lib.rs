@@ -110,20 +110,19 @@
 //!
 //! ## What is not here yet
 //!
-//! - **Budgets of times that are over** stay in the store: nobody removes their accounts.
-//! - **Credit that expires while a replica cannot be heard**: what that replica has leased and does not use looks as if calls held it, so
-//!   as much of the expired credit is kept, and pays for later calls, until it is heard or lapsed. It stops using it by its own clock.
-//! - **A charge that comes after its hold has expired** lands on money alone, also where a plan would have paid the call.
-//! - **Who walks through the accounts that nobody calls** is told by a word in the store; that one replica follows another there has no test of
-//!   its own.
+//! - **Budgets of times that are over** are removed a week later; a mark of each stays in the store, some 100 bytes.
+//! - **Credit that expires while a replica cannot be heard** is kept as far as that replica has it leased, until it is heard, or else for a
+//!   lease time; in that time it pays what others spend, too. Less would not be safe: [`ledger::Spent::held`] says why. Then the lease
+//!   lapses, and only what the replica reported as held is kept, until it is retired.
+//! - **A late charge that the backend makes** (`LateCharge`) is money: it names no hold, and so no plan. What an application or a gateway
+//!   settles late goes to the plan that its hold stood on, for as long as the hold is remembered.
 //! - **A node of a cluster that is emptied while it runs** (`FLUSHALL`), other than the one that keeps the histories, is found account by
 //!   account: a replica that has nothing to say of one learns of it only from others. If all its calls there were free, its counts of
 //!   them are missing until the account is called again.
 //! - **Commands older than an account's last 32 entries**, but for up to 16 from before those, cannot be put back one by one into a store
 //!   that lost them; the book itself is. The ledger then begins later, and says so in the log. Events that were lost are announced again,
 //!   under their ids, by the replica that wrote them: the last 32 of each account. A command that is carried out once more on a book that
-//!   has grown announces what follows from that, under the ids that come next there; such an id may have stood for another event before
-//!   the loss.
+//!   has grown announces what follows from that, as a new event.
 //! - **Usage by hour is kept in Redis for good**, a row for each replica that had calls: nothing folds old hours into one, so it fills a
 //!   Redis long before messages keep it busy ([`plan`]).
 //! - **The feed of spend is one key**: some 60,000 messages with new spend a second are the most that one store bears, Cluster or not.

@@ -6,7 +6,8 @@
 //! - **At least once.** An event that is in the feed reaches an endpoint that takes it (any 2xx), or ends among its dead letters, where
 //!   people see it and can have it sent again. That holds through receivers that are away, slow or wrong, replicas that are killed, and a
 //!   store that stands still or is emptied.
-//! - **Rarely more than once, and then under the same id.** `webhook-id` is the event's id: whoever has seen it, ignores it. An event is
+//! - **Rarely more than once, and then under the same id.** `webhook-id` is the event's id, `ACCOUNT/NUMBER/NANOSECONDS`, which no other
+//!   event ever has, also not in a store that lost some: whoever has seen it, ignores it. An event is
 //!   sent again after it arrived only if its answer was lost, or if the replica that sent it was killed, or cut off from the store for
 //!   longer than a term, before it could write down that it had arrived; or if the store lost that.
 //! - **In order, account by account**, but for what comes again late: see [`queue`]. `timestamp` is the event's own time.

@@ -9,11 +9,11 @@ use tollgate::app::{Core, Parts};
 use tollgate::catalog::Layer;
 use tollgate::clock::{Clock, Hour, Timestamp};
 use tollgate::engine::Bounds;
-use tollgate::gate::{End, Outcome, Ticket};
+use tollgate::gate::{By, End, Outcome, Passing, Ticket};
 use tollgate::id::{AccountId, ReplicaId};
 use tollgate::ledger::{Action, Command, PlanRef};
 use tollgate::local::Local;
-use tollgate::meter::Reading;
+use tollgate::meter::{Api, Reading};
 use tollgate::money::Amount;
 use tollgate::policy::{Budget, Enforcement, Overrides, Period, Policy, StoreOutage, Unsettled};
 use tollgate::pricing::{Per, Price, Rate};
@@ -23,7 +23,7 @@ use tollgate::store::embedded::Embedded;
 use tollgate::store::redis::{Reach, RedisStore, Settings as RedisSettings};
 use tollgate::sync::Settings;
 use tollgate::telemetry::{Levels, Metrics};
-use tollgate::usage::Meter;
+use tollgate::usage::{Counts, Meter};
 
 use crate::support::node::{Node, amount, call, layer, terms};
 use crate::support::redis::Server;
@@ -343,6 +343,7 @@ async fn a_rate_that_was_bought_ends_at_its_instant() {
         effective: Some(after(1_000)),
         expires: Some(after(2_000)),
         order_id: "q1".into(),
+        price: None,
     };
     run(&node, &account, buy).await;
     let limit = async || node.admit("sk-a", "flat").await.unwrap().rate().unwrap();
@@ -628,4 +629,67 @@ async fn a_call_by_a_plan_that_a_kill_left_open_ends_in_the_plan_as_the_owner_sa
     })
     .await;
     running.abort();
+}
+
+/// A gateway tells the end of a call when its hold is over and the plan's lease has gone back.
+#[tokio::test]
+async fn the_end_of_a_carried_call_that_is_told_late_goes_to_the_plan_that_its_hold_stood_on() {
+    let clock = start();
+    let node = alone(&clock, Policy::default());
+    let account = node.account("a", "0").await;
+    let points = plan(&node, &account, "3", None).await;
+    let (core, terms) = (&node.core, Arc::new(terms()));
+    let passing = Passing {
+        by: By::Secret(Some(b"sk-a")),
+        terms: &terms,
+        api: Api::OpenAiChat,
+        model: Some("flat"),
+        max_output: Some(10),
+        choices: 1,
+        calls: 1,
+        request_bytes: 30,
+        request: "r1",
+    };
+    let granted = core.gate.hold_call(&passing).await.unwrap();
+    let id = &granted.hold.id;
+    assert!(!core.gate.is_late(id, &done()), "it is open");
+    assert!(core.gate.covers(id, &done()).await, "by the plan");
+    clock.advance(Policy::default().hold_time());
+    assert_eq!(core.gate.expire_holds(), 1);
+    core.sync.give_back(&points).await.unwrap();
+    assert!(
+        core.gate.is_late(id, &done()),
+        "nothing of the plan is here"
+    );
+    core.gate.ready_call(id, &done()).await;
+    let charge = core.gate.settle_call(id, &done()).unwrap();
+    assert_eq!(charge.amount, amount("0"));
+    assert!(core.gate.unheard_calls().is_empty());
+    core.sync.sync_now().await.unwrap();
+    assert_eq!(node.balance(&points).await, amount("1"));
+    assert_eq!(node.balance(&account).await, amount("0"));
+    assert_eq!(calls_of(&node, &account).await, (1, 0));
+
+    // Of the next one the plan has half: the rest is money's, and that is not there.
+    node.recharge(&account, "second", "0.5").await;
+    let passing = Passing {
+        request: "r2",
+        ..passing
+    };
+    let granted = core.gate.hold_call(&passing).await.unwrap();
+    assert_eq!(granted.hold.amount, amount("0.5"));
+    let twice = Outcome {
+        reading: Reading {
+            usage: Some(Counts::default().with(Meter::Request, 2)),
+            ..done().reading
+        },
+        ..done()
+    };
+    let id = &granted.hold.id;
+    assert!(core.gate.covers(id, &done()).await);
+    assert!(!core.gate.covers(id, &twice).await);
+    assert_eq!(
+        core.gate.settle_call(id, &done()).unwrap().amount,
+        amount("0.5")
+    );
 }

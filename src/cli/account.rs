@@ -56,6 +56,9 @@ pub(super) enum Command {
         /// Under this policy only
         #[arg(long)]
         policy: Option<String>,
+        /// Also the accounts that keep what is left of plans, and what budgets count
+        #[arg(long)]
+        inner: bool,
         #[command(flatten)]
         limit: Limit,
     },
@@ -239,9 +242,11 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
             state,
             tenant,
             policy,
+            inner,
             limit,
         } => {
             let request = v1::ListAccountsRequest {
+                show_inner: inner,
                 states: state.into_iter().map(Into::into).collect(),
                 tenant_id: tenant.unwrap_or_default(),
                 policy_id: policy.unwrap_or_default(),

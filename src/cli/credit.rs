@@ -359,7 +359,7 @@ impl Done {
         self.show_with(session, Vec::new())
     }
 
-    /// The same with more in it, that comes first.
+    /// The same with more in it, that comes first. For people, what is in it takes the place of what the entry says under that name.
     pub(super) fn show_with(
         self,
         session: &Session,
@@ -397,7 +397,9 @@ impl Done {
             "debt",
             "as_of",
         ];
-        let shown = more.into_iter().chain(entry.pick(&money).0);
+        let mut entry = entry.pick(&money).0;
+        entry.retain(|(name, _)| more.iter().all(|(given, _)| given != name));
+        let shown = more.into_iter().chain(entry);
         let shown = shown.chain(account.pick(&standing).0);
         out.record(&Record(shown.collect()))
     }

@@ -84,7 +84,10 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 replayed,
                 invoice,
             } = answer.into_inner();
-            let more = told(session, invoice.as_ref());
+            let settled = invoice.as_ref().and_then(|invoice| invoice.amount.as_ref());
+            let mut more = told(session, invoice.as_ref());
+            // The entry's own amount is what it did to the balance: nothing, as the debt left with the invoice.
+            more.push(("amount", amount_cell(settled)));
             Done::of(entry, account, replayed).show_with(session, more)
         }
         Command::List {

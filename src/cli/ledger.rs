@@ -118,8 +118,19 @@ pub(super) fn show(entry: &v1::Entry) -> Record {
         Record(vec![
             ("block", Cell::Number(taken.block_id)),
             ("amount", amount_cell(taken.amount.as_ref())),
+            ("order", Cell::text(&taken.order_id)),
         ])
     });
+    // Of a refund of several, all of them.
+    let mut orders: Vec<&str> = match entry.kind() {
+        v1::EntryKind::Refund if entry.order_id.is_empty() => {
+            let orders = entry.allocations.iter();
+            orders.map(|taken| taken.order_id.as_str()).collect()
+        }
+        _ => vec![&entry.order_id],
+    };
+    orders.retain(|order| !order.is_empty());
+    orders.dedup();
     let block = match entry.block_id {
         0 => Cell::None,
         block => Cell::Number(block),
@@ -137,10 +148,11 @@ pub(super) fn show(entry: &v1::Entry) -> Record {
         ("allocations", Cell::Nested(allocations.collect())),
         ("block", block),
         ("request", Cell::text(&entry.request_id)),
-        ("order", Cell::text(&entry.order_id)),
+        ("order", Cell::text(orders.join(", "))),
         ("key", Cell::text(&entry.key_id)),
         ("model", Cell::text(&entry.model)),
         ("expires", instant_cell(entry.expire_time.as_ref())),
+        ("price", amount_cell(entry.price.as_ref())),
         ("note", Cell::text(&entry.note)),
     ])
 }

@@ -81,6 +81,9 @@ pub(super) enum Qps {
         /// From this instant on it is over; never if not given
         #[arg(long, value_name = "INSTANT")]
         expires: Option<Timestamp>,
+        /// What was paid for it, in the account's unit: held against the policy's bounds on a purchase
+        #[arg(long, value_name = "AMOUNT")]
+        price: Option<Amount>,
         #[command(flatten)]
         once: Once,
     },
@@ -226,6 +229,7 @@ async fn qps(command: Qps, session: &Session) -> Result<(), Failure> {
             burst,
             starts,
             expires,
+            price,
             once,
         } => {
             let id = request_id(once.request_id)?;
@@ -238,6 +242,7 @@ async fn qps(command: Qps, session: &Session) -> Result<(), Failure> {
                 burst,
                 start_time: starts.map(instant),
                 expire_time: expires.map(instant),
+                price: price.map(super::values::amount),
             };
             let answer = session.plans().buy_qps_plan(request).await;
             let answer = answer.map_err(|status| credit::repeatable(status, &id))?;
@@ -302,5 +307,6 @@ fn rate(plan: &v1::QpsPlan) -> Record {
         ("starts", instant_cell(plan.start_time.as_ref())),
         ("expires", instant_cell(plan.expire_time.as_ref())),
         ("order", Cell::text(&plan.order_id)),
+        ("price", amount_cell(plan.price.as_ref())),
     ])
 }

@@ -217,8 +217,8 @@ impl Control {
             for id in ids {
                 left = left.saturating_sub(1);
                 after = Some(id.clone());
-                // Plans and budgets are listed with whom they belong to.
-                if id.is_inner() {
+                // Plans are shown with whom they belong to; what keeps them and the budgets is nobody's account.
+                if id.is_inner() && !request.show_inner {
                     continue;
                 }
                 if accounts.len() == size {
@@ -292,6 +292,8 @@ impl Control {
             self.refresh(&id).await;
             done.snapshot
         };
+        // Also if nothing is new here: it may be the repeat of one that broke off before this.
+        self.pass_on_recipients(&snapshot.book).await?;
         let as_of = self.core().clock.now().wall;
         Ok(v1::UpdateAccountResponse {
             account: Some(self.account(&snapshot, as_of)),

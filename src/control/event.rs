@@ -8,7 +8,7 @@ use super::feed::{Answers, Feed, Look};
 use super::pages::{Filter, ROWS};
 use crate::id::AccountId;
 use crate::ledger::Event;
-use crate::proto::convert::{FieldError, account_id, event, event_kind, event_kinds};
+use crate::proto::convert::{FieldError, event, event_kind, event_kinds, readable_account_id};
 use crate::proto::v1::{self, event_service_server::EventService};
 
 /// How many events are read at once.
@@ -52,7 +52,7 @@ impl Wanted {
     fn new(account: &str, kinds: &[i32]) -> Result<Self, FieldError> {
         let account = match account {
             "" => None,
-            text => Some(account_id("account_id", text)?),
+            text => Some(readable_account_id("account_id", text)?),
         };
         let kinds = event_kinds("kinds", kinds)?;
         Ok(Self { account, kinds })
@@ -60,10 +60,10 @@ impl Wanted {
 
     fn has(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event_kind(event.kind)))
-            && self
-                .account
-                .as_ref()
-                .is_none_or(|account| *account == event.account)
+            && self.account.as_ref().is_none_or(|account| {
+                // What happens to its plans, too.
+                *account == event.account || event.account.owner().as_ref() == Some(account)
+            })
     }
 }
 

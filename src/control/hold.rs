@@ -34,7 +34,7 @@ impl HoldService for Control {
         &self,
         request: Request<v1::SettleRequest>,
     ) -> Result<Response<v1::SettleResponse>, Status> {
-        answer(self.settled(request.into_inner()))
+        answer(self.settled(request.into_inner()).await)
     }
 
     async fn release(
@@ -113,7 +113,7 @@ impl Control {
         Ok(amount)
     }
 
-    fn settled(&self, request: v1::SettleRequest) -> Result<v1::SettleResponse, Fault> {
+    async fn settled(&self, request: v1::SettleRequest) -> Result<v1::SettleResponse, Fault> {
         let id = hold_id(&request.hold_id)?;
         let unit = self.hold_unit(id)?;
         let how = match request.cost {
@@ -125,6 +125,7 @@ impl Control {
             }
             None => return Err(FieldError::missing("cost", "the counts or the amount").into()),
         };
+        self.core().gate.ready_hold(id, how).await;
         let (charge, replayed) = match self.core().gate.settle_hold(id, how) {
             Ok(charge) => (charge, false),
             // Every settled call is at least one request; a hold that ended with nothing at all was released.

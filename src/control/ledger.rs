@@ -57,7 +57,7 @@ impl Query {
         (self.kinds.is_empty() || self.kinds.contains(&entry_kind(entry.kind)))
             && self.from.is_none_or(|from| entry.time >= from)
             && self.to.is_none_or(|to| entry.time < to)
-            && (self.order.is_none() || self.order == entry.order_id)
+            && self.order.as_ref().is_none_or(|order| entry.is_of(order))
             && (self.key.is_none() || self.key == entry.key)
             && (self.model.is_none() || self.model == entry.model)
             && (!self.moving_only || entry.amount != Amount::ZERO)

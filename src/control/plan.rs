@@ -82,7 +82,9 @@ impl Control {
             self.would(&owner, action.clone())?;
             self.would(&owner, Action::AddPlan { plan: plan.clone() })?;
         }
-        self.open_purse(&purse, in_unit, &plan.name).await?;
+        let recipients = &owner.book.recipients;
+        self.open_purse(&purse, in_unit, &plan.name, recipients)
+            .await?;
         let moved = self.carry_out(&purse, request_id, action).await?;
         self.add_plan(&id, plan.clone()).await?;
         let owner = self.read(&id).await?;
@@ -115,10 +117,17 @@ impl Control {
         Ok(())
     }
 
-    /// Opens the account of a plan, empty, unless it is there.
-    async fn open_purse(&self, purse: &AccountId, unit: String, name: &str) -> Result<(), Fault> {
+    /// Opens the account of a plan, empty, unless it is there. What happens to it is told to its owner's people.
+    async fn open_purse(
+        &self,
+        purse: &AccountId,
+        unit: String,
+        name: &str,
+        recipients: &[String],
+    ) -> Result<(), Fault> {
         let configure = Configure {
             name: Some(name.into()),
+            recipients: Some(recipients.to_vec()),
             ..Configure::default()
         };
         let books = &self.core().books;
@@ -126,6 +135,28 @@ impl Control {
             Ok(_) | Err(CommandError::Exists(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Has the accounts of an account's plans know whom to tell, as far as they do not: an account does not see into another one.
+    pub(super) async fn pass_on_recipients(&self, owner: &Book) -> Result<(), Fault> {
+        for plan in &owner.plans {
+            let purse = purse(&owner.account, &plan.name)?;
+            let read = self.core().store.read(&purse, &[]).await?;
+            if read.is_none_or(|read| read.book.recipients == owner.recipients) {
+                continue;
+            }
+            let action = Action::Configure(Configure {
+                recipients: Some(owner.recipients.clone()),
+                ..Configure::default()
+            });
+            let command = Command {
+                idempotency_key: None,
+                action,
+            };
+            self.core().books.run(&purse, command).await?;
+            self.refresh(&purse).await;
+        }
+        Ok(())
     }
 
     /// Lets a plan pay for an account's calls, unless it does.
@@ -260,6 +291,7 @@ impl Control {
         let id = account_id("account_id", &request.account_id)?;
         let request_id = token("request_id", &request.request_id)?;
         let order_id = token("order_id", &request.order_id)?;
+        let unit = self.0.units.of(&id).await?;
         let action = Action::BuyQpsPlan {
             plan_id: plan_id("plan_id", &request.plan_id)?,
             qps: request.qps,
@@ -267,6 +299,7 @@ impl Control {
             effective: timestamp_from("start_time", request.start_time.as_ref())?,
             expires: timestamp_from("expire_time", request.expire_time.as_ref())?,
             order_id: order_id.clone(),
+            price: price(request.price.as_ref(), &unit)?,
         };
         let moved = self.carry_out(&id, request_id, action).await?;
         let owner = self.read(&id).await?;
@@ -346,6 +379,7 @@ impl Control {
             expire_time: plan.expires.map(timestamp),
             order_id: plan.order_id.clone(),
             state: state.into(),
+            price: plan.price.map(|price| amount(price, &owner.book.unit)),
         }
     }
 }

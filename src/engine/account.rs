@@ -404,6 +404,13 @@ impl Account {
         Arc::clone(&place)
     }
 
+    /// An account inside it is gone for good. Calls in flight there end as they would have.
+    pub(crate) fn drop_inner(&self, id: &AccountId) {
+        if let Some(inners) = self.inners.get() {
+            inners.loaded.remove(id);
+        }
+    }
+
     /// There is no such account inside it, as was found just now.
     pub(crate) fn no_inner(&self, id: &AccountId, until: Monotonic) {
         let inners = self.inners.get_or_init(Box::default);

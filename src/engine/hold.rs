@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::{Cell, ModelId};
 use super::special::uncovered;
-use super::{Ask, Key};
-use crate::clock::Hour;
+use super::{Account, Ask, Key};
+use crate::clock::{Hour, Now};
 use crate::id::AccountId;
 use crate::money::Amount;
 use crate::pricing::Price;
@@ -67,6 +67,65 @@ pub(super) struct PlanHold {
     pub(super) price: Arc<Price>,
     /// What it is expected to.
     pub(super) estimate: Amount,
+    /// It is over, and its charge comes late: so much was held.
+    pub(super) late: Option<Amount>,
+}
+
+/// What a hold stood on beside money, for a charge that comes when it is over: that goes where the hold's would have gone.
+#[derive(Debug)]
+pub struct Stood {
+    /// What the whole call was expected to cost in money.
+    estimate: Amount,
+    plan: Option<StoodPlan>,
+    /// The budgets, each with the owner's key in it.
+    budgets: Vec<Arc<Key>>,
+    shadow: bool,
+}
+
+#[derive(Debug)]
+struct StoodPlan {
+    /// The owner's key in the plan's account.
+    key: Arc<Key>,
+    price: Arc<Price>,
+    estimate: Amount,
+    held: Amount,
+}
+
+impl Stood {
+    /// The plan's account, and how much of it a charge takes: what these counts cost in its unit, or what was held, if there are none.
+    pub fn plan(&self, counts: Option<&Counts>) -> Option<(&Arc<Account>, Amount)> {
+        let plan = self.plan.as_ref()?;
+        let cost = counts.and_then(|counts| plan.price.cost(counts).ok());
+        Some((plan.key.account(), cost.unwrap_or(plan.held)))
+    }
+
+    /// A hold of nothing on the same.
+    pub(super) fn again(&self, counted_as: ModelId, now: Now) -> Extra {
+        let nothing = |key: &Arc<Key>| {
+            let account = key.account();
+            account.enter_anyway();
+            let extra = Extra {
+                epoch: Some(account.epoch()),
+                ..Extra::default()
+            };
+            Hold::new(Arc::clone(key), Ask::nothing(counted_as), now.wall.hour()).with(extra)
+        };
+        // Of a lease whose time is over, nothing may be used: the plan has nothing here then.
+        let usable = |plan: &&StoodPlan| plan.key.account().usable(now);
+        let plan = self.plan.as_ref().filter(usable).map(|plan| PlanHold {
+            hold: nothing(&plan.key),
+            price: Arc::clone(&plan.price),
+            estimate: plan.estimate,
+            late: Some(plan.held),
+        });
+        Extra {
+            estimate: self.estimate,
+            plan,
+            budgets: self.budgets.iter().map(nothing).collect(),
+            shadow: self.shadow,
+            ..Extra::default()
+        }
+    }
 }
 
 /// What a call cost in money, had it no plan.
@@ -182,6 +241,28 @@ impl Hold {
         Some(&self.extra()?.plan.as_ref()?.price)
     }
 
+    /// What it stands on beside money; `None` if on nothing.
+    pub fn stood(&self) -> Option<Stood> {
+        let extra = self.extra()?;
+        let plan = extra.plan.as_ref().and_then(|plan| {
+            Some(StoodPlan {
+                key: Arc::clone(plan.hold.key()?),
+                price: Arc::clone(&plan.price),
+                estimate: plan.estimate,
+                held: plan.hold.amount(),
+            })
+        });
+        let budgets = extra.budgets.iter();
+        let stood = Stood {
+            estimate: extra.estimate,
+            plan,
+            budgets: budgets.filter_map(|hold| hold.key().cloned()).collect(),
+            shadow: extra.shadow,
+        };
+        let beside = stood.plan.is_some() || !stood.budgets.is_empty() || stood.shadow;
+        beside.then_some(stood)
+    }
+
     /// Why it would have been refused, if its account were live.
     pub fn would_refuse(&self) -> Option<Reason> {
         self.extra()?.would
@@ -243,6 +324,7 @@ impl PlanHold {
             hold,
             price,
             estimate,
+            late,
         } = self;
         let held = hold.amount();
         let metered = match cost {
@@ -255,7 +337,14 @@ impl PlanHold {
                 uncovered(cost.amount(), whole, paid)
             }
             None => {
-                hold.settle(held, certainty, counts);
+                let held = match late {
+                    // It went back, and the plan pays of it what it still has.
+                    Some(held) => hold.settle_up_to(held, certainty, counts),
+                    None => {
+                        hold.settle(held, certainty, counts);
+                        held
+                    }
+                };
                 if estimate.is_positive() {
                     uncovered(cost.amount(), estimate, held)
                 } else {

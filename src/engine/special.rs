@@ -362,6 +362,7 @@ fn made(key: Arc<Key>, ask: Ask<'_>, more: &More<'_>, now: Now, taken: Taken) ->
             hold: plan.inner.hold(&key, part, ask.counted_as, hour),
             price: Arc::clone(&plan.price),
             estimate: plan.amount,
+            late: None,
         })
     });
     let budgets = taken.budgets.iter().zip(more.budgets);

@@ -15,7 +15,7 @@ use super::{
     Caller, Gate, HoldError, HoldGrant, HoldRefused, Identified, RELOADS_MAX, RateView, Taken, Want,
 };
 use crate::clock::{Now, Timestamp};
-use crate::engine::Key;
+use crate::engine::{Account, Key, uncovered};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::meter::Api;
 use crate::money::Amount;
@@ -276,14 +276,41 @@ impl Gate {
     fn beyond(&self, id: &str, seen: &Outcome) -> Option<(Arc<Key>, Amount)> {
         let kept = self.holds.open.get(id)?;
         let carried = kept.carried.as_ref()?;
-        if !matches!(kept.state, State::Open(_)) {
+        let State::Open(hold) = &kept.state else {
             return None;
-        }
+        };
         let charge = charge::charge(&carried.terms(&kept), seen)?;
-        let beyond = charge.amount.saturating_sub(kept.grant.amount);
+        let stood = hold.stood();
+        let counts = Some(&charge.counts).filter(|_| !charge.flat);
+        let plan = stood.as_ref().and_then(|stood| stood.plan(counts));
+        let cost = plan.map_or(charge.amount, |(plan, cost)| {
+            let held = hold.plan().map_or(Amount::ZERO, |(held, _)| held);
+            let has = held.saturating_add(plan.purse().headroom().or_zero());
+            uncovered(charge.amount, cost, has.min(cost))
+        });
+        let beyond = cost.saturating_sub(kept.grant.amount);
         beyond
             .is_positive()
             .then(|| (Arc::clone(&kept.key), beyond))
+    }
+
+    /// What [`Gate::ready_call`] waits for; `None` if it would not wait.
+    fn lacks(&self, id: &str, outcome: &Outcome) -> Option<(Arc<Account>, Amount)> {
+        let kept = self.holds.open.get(id)?;
+        let carried = kept.carried.as_ref()?;
+        kept.lacks(&charge::charge(&carried.terms(&kept), outcome)?)
+    }
+
+    /// Whether [`Gate::ready_call`] would wait for anything.
+    pub fn is_late(&self, id: &str, outcome: &Outcome) -> bool {
+        self.lacks(id, outcome).is_some()
+    }
+
+    /// Before a carried call is settled whose hold has expired: see [`Gate::ready_hold`].
+    pub async fn ready_call(&self, id: &str, outcome: &Outcome) {
+        if let Some((account, cost)) = self.lacks(id, outcome) {
+            self.fetch_late(&account, cost).await;
+        }
     }
 
     /// Ends a carried call by the terms of its route. Lands also after its hold has expired; the first settlement stands.
@@ -301,11 +328,9 @@ impl Gate {
             return Err(HoldError::NotCarried(id.into()));
         };
         let charged = charge::charge(&carried.terms(&kept), outcome);
-        let expired = matches!(kept.state, State::Expired(_));
+        let expired = matches!(kept.state, State::Expired(..));
         let ended = match charged {
-            Some(charge) => kept.settle(charge, |kept| {
-                self.engine.late(Arc::clone(&kept.key), kept.model, now)
-            }),
+            Some(charge) => kept.settle(charge, |kept| kept.late(&self.engine, now)),
             None => kept.release().map(|()| NOTHING),
         };
         let charge = ended.map_err(|first| HoldError::Settled(id.into(), first))?;
@@ -370,7 +395,7 @@ impl Carried {
     fn terms<'a>(&self, kept: &'a Kept) -> charge::Terms<'a> {
         charge::Terms {
             price: kept.price.as_deref(),
-            held: kept.grant.amount,
+            held: kept.estimate,
             foreseen: self.foreseen,
             on_missing_usage: self.call.terms.on_missing_usage,
             on_upstream_error: self.call.terms.on_upstream_error,

@@ -12,7 +12,7 @@ use super::carried::Carried;
 use super::charge::{self, Charge, Foreseen};
 use super::{End, Gate, Priced, Taken, Want};
 use crate::clock::{Monotonic, Now, Timestamp};
-use crate::engine::{Awaited, Hold, Key, ModelId};
+use crate::engine::{Account, Awaited, Engine, Hold, Key, ModelId, Stood};
 use crate::id::{AccountId, KeyId};
 use crate::money::Amount;
 use crate::policy::Unsettled;
@@ -130,6 +130,8 @@ pub(super) struct Kept {
     pub(super) key: Arc<Key>,
     pub(super) model: ModelId,
     pub(super) price: Option<Arc<Price>>,
+    /// What the call was expected to cost in money, had it no plan.
+    pub(super) estimate: Amount,
     expires: Now,
     /// From when on it is not remembered any more.
     pub(super) forget: Monotonic,
@@ -140,8 +142,9 @@ pub(super) struct Kept {
 
 pub(super) enum State {
     Open(Hold),
-    /// Its time was over before it was settled: the money went back, and a settlement still lands (DESIGN.md section 6).
-    Expired(Awaited),
+    /// Its time was over before it was settled: what it held went back, and a settlement still lands, on what it stood on beside money
+    /// and then on money.
+    Expired(Awaited, Option<Box<Stood>>),
     /// It ended with this charge.
     Ended(Charge),
 }
@@ -154,11 +157,11 @@ impl Kept {
         charge: Charge,
         late: impl FnOnce(&Self) -> Hold,
     ) -> Result<Charge, Charge> {
-        let late = matches!(self.state, State::Expired(_)).then(|| late(self));
+        let late = matches!(self.state, State::Expired(..)).then(|| late(self));
         // An account stays loaded until the charge that it awaits is counted: to the end of this.
         let (hold, _awaited) = match std::mem::replace(&mut self.state, State::Ended(charge)) {
             State::Open(hold) => (Some(hold), None),
-            State::Expired(awaited) => (late, Some(awaited)),
+            State::Expired(awaited, _) => (late, Some(awaited)),
             State::Ended(first) => {
                 self.state = State::Ended(first);
                 return Err(first);
@@ -169,11 +172,29 @@ impl Kept {
         Ok(charge)
     }
 
+    /// A hold of nothing, for the charge that comes when this is over.
+    pub(super) fn late(&self, engine: &Engine, now: Now) -> Hold {
+        let key = Arc::clone(&self.key);
+        match &self.state {
+            State::Expired(_, Some(stood)) => engine.late_on(key, self.model, stood, now),
+            _ => engine.late(key, self.model, now),
+        }
+    }
+
+    /// The plan's account that a late charge lacks something in that the store may have, and how much it takes there.
+    pub(super) fn lacks(&self, charge: &Charge) -> Option<(Arc<Account>, Amount)> {
+        let State::Expired(_, Some(stood)) = &self.state else {
+            return None;
+        };
+        let (account, cost) = stood.plan(Some(&charge.counts).filter(|_| !charge.flat))?;
+        (account.purse().headroom() < cost).then(|| (Arc::clone(account), cost))
+    }
+
     /// Ends it: its call never took place. `Err` is the charge that it had ended with.
     pub(super) fn release(&mut self) -> Result<(), Charge> {
         match std::mem::replace(&mut self.state, State::Ended(NOTHING)) {
             State::Open(hold) => hold.release(),
-            State::Expired(_) => {}
+            State::Expired(..) => {}
             State::Ended(charge) => {
                 self.state = State::Ended(charge);
                 if charge != NOTHING {
@@ -190,9 +211,9 @@ impl Kept {
             return false;
         }
         let charged = self.key.account().rules().policy.unsettled == Unsettled::Charge;
-        let estimate = match &self.state {
-            State::Open(hold) => hold.estimate(),
-            State::Expired(_) | State::Ended(_) => self.grant.amount,
+        let (estimate, stood) = match &self.state {
+            State::Open(hold) => (hold.estimate(), hold.stood().map(Box::new)),
+            State::Expired(..) | State::Ended(_) => (self.grant.amount, None),
         };
         let charge = Charge {
             amount: estimate,
@@ -203,7 +224,7 @@ impl Kept {
         let next = if charged {
             State::Ended(charge)
         } else {
-            State::Expired(Awaited::new(Arc::clone(&self.key)))
+            State::Expired(Awaited::new(Arc::clone(&self.key)), stood)
         };
         if let State::Open(hold) = std::mem::replace(&mut self.state, next) {
             let ended = charge::end(Some(hold), charged.then_some(charge));
@@ -385,6 +406,7 @@ impl Gate {
             key,
             model,
             price,
+            estimate: hold.estimate(),
             expires,
             forget: expires.mono.plus(REMEMBERED),
             carried,
@@ -419,13 +441,35 @@ impl Gate {
         }
         let charge = priced(id, &kept, how)?;
         // Nothing is set aside any more once it has expired: the charge lands on what there is.
-        let late = |kept: &Kept| {
-            let key = Arc::clone(&kept.key);
-            self.engine.late(key, kept.model, self.clock.now())
-        };
+        let late = |kept: &Kept| kept.late(&self.engine, self.clock.now());
         let charge = kept.settle(charge, late).map_err(settled)?;
         self.metrics.charged(End::Complete, &charge);
         Ok(charge)
+    }
+
+    /// Before a hold is settled that has expired: fetches what is left of the plan that it stood on, as far as the charge takes it. Waits
+    /// for the store, a bounded time; whatever comes of it, the hold can be settled.
+    pub async fn ready_hold(&self, id: &str, how: SettleAs) {
+        let lacks = self.holds.open.get(id).and_then(|kept| {
+            let charge = priced(id, &kept, how).ok()?;
+            kept.lacks(&charge)
+        });
+        if let Some((account, cost)) = lacks {
+            self.fetch_late(&account, cost).await;
+        }
+    }
+
+    pub(super) async fn fetch_late(&self, account: &Arc<Account>, cost: Amount) {
+        let asked = async {
+            // Twice: of a lease whose time is over, the first answer is the ledger's word on what there is.
+            for _ in 0..2 {
+                let enough = account.purse().headroom() >= cost;
+                if enough || self.sync.refill_some(account, cost).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.sync.refill_wait(), asked).await;
     }
 
     /// Ends a hold: its call never took place. Released twice, it is released.

@@ -160,6 +160,9 @@ pub enum Action {
         expires: Option<Timestamp>,
         /// The payment's own id; counts once per account.
         order_id: String,
+        /// What it cost in money, where the policy bounds purchases (A4-2); moves none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        price: Option<Amount>,
     },
     /// A charge was wrong: what its entry took goes back to where it came from, debt first, newest first.
     Correct {

@@ -126,6 +126,9 @@ fn run(
     work.follow_debt();
     work.suspend();
     work.announce();
+    if book.account.is_inner() {
+        work.keep_to_the_plan(book.events);
+    }
     work.book.mode = policy.mode;
     work.book.floor = work.book.floor(work.book.debt, policy, now);
     let Work {
@@ -308,7 +311,7 @@ impl Work<'_> {
     fn event(&mut self, kind: EventKind, amount: Amount) -> &mut Event {
         self.book.events = self.book.events.saturating_add(1);
         let event = Event {
-            id: format!("{}/{}", self.book.account, self.book.events),
+            id: Event::id_of(&self.book.account, self.book.events, self.now),
             account: self.book.account.clone(),
             time: self.now,
             kind,
@@ -319,6 +322,21 @@ impl Work<'_> {
             recipients: self.book.recipients.clone(),
         };
         self.events.push_mut(event)
+    }
+
+    /// Of an account inside another one, people are told what happens to the credit that was bought with it, if it is a plan's: that it is
+    /// an account, and what a budget counts, is nobody's news.
+    fn keep_to_the_plan(&mut self, before: u64) {
+        self.events.retain(|event| event.kind.is_of_a_plan());
+        let book = &mut self.book;
+        book.events = before;
+        for event in &mut self.events {
+            book.events = book.events.saturating_add(1);
+            event.id = Event::id_of(&book.account, book.events, self.now);
+            if event.about.is_none() {
+                event.about = book.account.inner_name().map(Into::into);
+            }
+        }
     }
 
     fn add_credit(&mut self, amount: Amount) -> Result<(), Rejected> {

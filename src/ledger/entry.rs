@@ -19,6 +19,17 @@ pub struct Allocation {
     /// cannot be corrected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Box<CreditBlock>>,
+    /// The order that the block came from, where what was taken goes back to whoever paid it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<String>,
+}
+
+impl Allocation {
+    /// The order that the block came from, as far as it is known.
+    pub fn order(&self) -> Option<&str> {
+        let block = || self.of.as_ref()?.order_id.as_deref();
+        self.order_id.as_deref().or_else(block)
+    }
 }
 
 /// One line of the ledger. The amounts of all entries add up to the balance, but for spend not yet absorbed.
@@ -73,6 +84,22 @@ pub struct Entry {
     /// The command as it was given, where the rest of the entry does not say all of it: what carries it out again if a store lost it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Box<Action>>,
+}
+
+impl Entry {
+    /// What was paid for a rate, as far as that was said.
+    pub fn price(&self) -> Option<Amount> {
+        match self.action.as_deref()? {
+            Action::BuyQpsPlan { price, .. } => *price,
+            _ => None,
+        }
+    }
+
+    /// Whether it is about an order: its own, or one of those that a refund paid back.
+    pub fn is_of(&self, order: &str) -> bool {
+        let of = |part: &Allocation| part.order_id.as_deref() == Some(order);
+        self.order_id.as_deref() == Some(order) || self.allocations.iter().any(of)
+    }
 }
 
 #[expect(

@@ -9,7 +9,7 @@ use crate::money::Amount;
 /// Something that a billing backend wants to hear of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique for ever: `ACCOUNT/NUMBER`. The same event sent twice has the same id.
+    /// Unique for ever: see [`Event::id_of`]. The same event sent twice has the same id.
     pub id: String,
     /// Whose.
     pub account: AccountId,
@@ -30,6 +30,14 @@ pub struct Event {
     /// Whom to tell: the account's notification recipients, all of them (A2-3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
+}
+
+impl Event {
+    /// `ACCOUNT/NUMBER/NANOSECONDS`: which one it is of its account's, and when it happened. The number alone would be given again by a
+    /// store that lost history, to whatever comes next there; that comes later.
+    pub fn id_of(account: &AccountId, number: u64, time: Timestamp) -> String {
+        format!("{account}/{number}/{}", time.nanos())
+    }
 }
 
 /// What happened.
@@ -92,6 +100,14 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Whether it is news of the account of a plan, too.
+    pub const fn is_of_a_plan(self) -> bool {
+        matches!(
+            self,
+            Self::CreditAdded | Self::CreditExpiring | Self::PlanExhausted | Self::PlanExpired
+        )
+    }
+
     /// Its name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

@@ -77,6 +77,9 @@ pub struct QpsPlan {
     pub expires: Option<Timestamp>,
     /// The payment.
     pub order_id: String,
+    /// What was paid for it, as far as that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Amount>,
 }
 
 /// An invoice (A4-1): what was owed when its period was closed.

@@ -15,6 +15,13 @@ pub struct Spent {
     pub spend: Amount,
     /// What they may still spend without asking: committed to them and not spent. Calls in flight hold some of it, the rest is idle
     /// and goes back.
+    ///
+    /// Not the sum of the holds that replicas reported, though that is less. What a replica reports is what it held when it spoke; until it
+    /// speaks again it may take holds of all that it has leased, and not have told yet. Credit that has expired pays what was held of it
+    /// of a replica that has not spoken since that instant, nobody knows how much that is, only that it is no more than this. If less
+    /// were kept, its calls would be paid on credit that is not there: more would be held than there is (P3), and a debt made of calls that
+    /// were covered. The two are the same as soon as that can be known: a replica that hears of the expiry gives back all that it does not
+    /// hold, and one that is not heard for a lease time lapses, which leaves it what it reported.
     pub held: Amount,
 }
 

@@ -239,7 +239,8 @@ impl Desk {
             .map_or(Amount::ZERO, |last| last.balance);
         assert_eq!(book.balance(book.absorbed), sum, "the entries add up");
         for event in &applied.events {
-            assert_eq!(event.id, format!("acme/{}", self.events.len() + 1));
+            let (number, nanos) = (self.events.len() + 1, at(self.now).nanos());
+            assert_eq!(event.id, format!("acme/{number}/{nanos}"));
             assert_eq!(event.time, at(self.now));
             self.events.push(event.clone());
         }

@@ -81,6 +81,26 @@ impl Span {
 
 const HOURS_A_DAY: i64 = 24;
 
+impl Span {
+    /// The time of that name; `None` if it is the name of none, or of one that never ends.
+    pub fn named(name: &str) -> Option<Self> {
+        let period = match name.len() {
+            7 => Period::Month,
+            10 => Period::Day,
+            13 => Period::Hour,
+            _ => return None,
+        };
+        // Its first instant, written as an instant is; what is no time has none.
+        let first = match period {
+            Period::Month => format!("{name}-01T00:00:00Z"),
+            Period::Day => format!("{name}T00:00:00Z"),
+            Period::Hour | Period::Total => format!("{name}:00:00Z"),
+        };
+        let span = period.span(first.parse().ok()?);
+        (span.name == name).then_some(span)
+    }
+}
+
 impl Period {
     /// The time that an instant belongs to.
     pub fn span(self, at: Timestamp) -> Span {
@@ -167,6 +187,36 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_time_is_known_by_its_name() {
+        let instants = [
+            "1969-12-31T23:59:59Z",
+            "2024-02-29T00:00:00Z",
+            "2026-11-24T13:30:00Z",
+            "2026-12-31T23:59:59.999999999Z",
+        ];
+        for instant in instants {
+            for period in [Period::Hour, Period::Day, Period::Month] {
+                let span = period.span(at(instant));
+                assert_eq!(Span::named(&span.name), Some(span));
+            }
+        }
+        for other in [
+            "",
+            "total",
+            "2026",
+            "2026-13",
+            "2026-02-30",
+            "2026-11-24T24",
+            "2026-11-2",
+            "points!",
+            "a234-56",
+            "2026/11",
+        ] {
+            assert_eq!(Span::named(other), None, "{other}");
+        }
     }
 
     #[test]

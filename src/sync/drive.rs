@@ -517,7 +517,7 @@ impl Sync {
     }
 
     /// Takes back what silent replicas have, if this one has heard the store for long enough to know that they could have spoken.
-    async fn lapse(&self, id: &AccountId) {
+    pub(super) async fn lapse(&self, id: &AccountId) {
         let Times { lease, retire, .. } = self.settings.times;
         if self.reachable_for() < lease {
             return;

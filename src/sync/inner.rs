@@ -14,7 +14,7 @@ use crate::engine::{Account, BudgetAsk, Inner, Key};
 use crate::id::AccountId;
 use crate::ledger::{Action, Book, Command};
 use crate::money::Amount;
-use crate::policy::{Budget, Overrides, Policy};
+use crate::policy::{Budget, Overrides, Policy, Span};
 use crate::refusal::{Reason, Refusal};
 use crate::store::StoreError;
 
@@ -233,10 +233,42 @@ pub(crate) fn budgets_of(
     Ok(wanted)
 }
 
+/// When the time of a budget was over that an account inside another one is kept for; `None` if it is kept for no budget, or for one
+/// that never ends. Plans have no `:` in their names, budgets have.
+pub(super) fn over_since(id: &AccountId) -> Option<Timestamp> {
+    let (_, span) = id.inner_name()?.rsplit_once(':')?;
+    Span::named(span)?.ends
+}
+
 /// A short name for a text of any length and letters.
 fn named(text: &str) -> String {
     crate::engine::digest(text.as_bytes())
         .chars()
         .take(16)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_of_a_budget_tells_when_its_time_was_over() {
+        let over = |text: &str| over_since(&AccountId::stored(text).unwrap());
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        assert_eq!(over("a!key:k:2026-11"), at("2026-12-01T00:00:00Z"));
+        assert_eq!(over("a!all:2026-12-31"), at("2027-01-01T00:00:00Z"));
+        let hour = "a!key:org:1:0123456789abcdef:2026-11-24T23";
+        assert_eq!(over(hour), at("2026-11-25T00:00:00Z"));
+        for other in [
+            "a",
+            "a:2026-11",
+            "a!points",
+            "a!2026-11",
+            "a!key:k:total",
+            "a!key:2026-11:x",
+        ] {
+            assert_eq!(over(other), None, "{other}");
+        }
+    }
 }

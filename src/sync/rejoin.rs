@@ -107,6 +107,9 @@ impl Sync {
             self.engine.unload(&entry.account);
             let same = |_: &AccountId, current: &mut Arc<Entry>| Arc::ptr_eq(current, &entry);
             self.lines.remove_if_mut(id, same);
+            if let Some(owner) = id.owner().and_then(|owner| self.entry(&owner)) {
+                owner.account.drop_inner(id);
+            }
             entry.changed.notify_waiters();
         }
         self.books.recall.forget(id).await;

@@ -269,3 +269,155 @@ async fn a_revoked_key_does_not_come_back_with_an_older_reading() {
     let loaded = bench.gate().engine().key(account.id(), &id).unwrap();
     assert!(loaded.record().revoked.is_some());
 }
+
+fn by_the_hour(amount: i64) -> Policy {
+    let budget = crate::policy::Budget {
+        amount: units(amount),
+        period: crate::policy::Period::Hour,
+        capability: None,
+    };
+    Policy {
+        budgets: vec![budget],
+        ..Policy::default()
+    }
+}
+
+impl Bench {
+    async fn has(&self, account: &AccountId) -> bool {
+        let read = self.core.store.read(account, &[]).await;
+        read.unwrap().is_some()
+    }
+}
+
+#[tokio::test]
+async fn what_a_budget_counted_goes_a_week_after_its_time_once_nothing_is_held_there() {
+    let bench = bench(by_the_hour(3)).await;
+    let grant = bench.gate().hold(bench.request(2)).await.unwrap();
+    let budget = bench.account.inner("all:2026-09-21T14").unwrap();
+    assert!(bench.has(&budget).await);
+    // From 14:13:20.
+    let rest = Duration::from_secs(2_800);
+    let nano = Duration::from_nanos(1);
+    bench.clock.advance(rest + sweep::KEPT - nano);
+    let other = HoldRequest {
+        request_id: "other".into(),
+        ..bench.request(1)
+    };
+    let other = bench.gate().hold(other).await.unwrap();
+    let settled = bench
+        .gate()
+        .settle_hold(&other.id, SettleAs::Amount(units(1)));
+    settled.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await, "a nanosecond before");
+    bench.clock.advance(nano);
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await, "a call holds in it");
+    let settled = bench
+        .gate()
+        .settle_hold(&grant.id, SettleAs::Amount(units(2)));
+    settled.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(!bench.has(&budget).await);
+    assert!(bench.core.store.purged(&budget).await.unwrap().is_some());
+    assert!(bench.sync().entry(&budget).is_none(), "nor is it loaded");
+    assert_eq!(bench.spend().await, units(3), "what it cost stays");
+    let now = bench.account.inner("all:2026-09-28T15").unwrap();
+    assert!(!bench.has(&now).await);
+    let last = bench.account.inner("all:2026-09-28T14").unwrap();
+    assert!(bench.has(&last).await, "the others stay");
+    let next = HoldRequest {
+        request_id: "next".into(),
+        ..bench.request(1)
+    };
+    bench.gate().hold(next).await.unwrap();
+    assert!(bench.has(&now).await);
+}
+
+#[tokio::test]
+async fn what_is_inside_an_account_that_was_purged_goes_with_it() {
+    let bench = bench(by_the_hour(3)).await;
+    bench.gate().hold(bench.request(2)).await.unwrap();
+    let budget = bench.account.inner("all:2026-09-21T14").unwrap();
+    let store = &bench.core.store;
+    bench.sync().sweep(None).await.unwrap();
+    assert!(bench.has(&budget).await);
+    let read = store.read(&bench.account, &[]).await.unwrap().unwrap();
+    let now = bench.clock.now().wall;
+    let purged = store.purge(&bench.account, read.version, now).await;
+    purged.unwrap();
+    bench.sync().sweep(None).await.unwrap();
+    assert!(!bench.has(&budget).await);
+}
+
+/// A replica has 4 leased, says that calls hold 1 of it, and falls silent.
+#[tokio::test]
+async fn expired_credit_is_kept_for_what_a_silent_replica_may_hold_and_once_that_lapsed_for_what_it_said()
+ {
+    let bench = bench(Policy::default()).await;
+    let begun = bench.clock.now().wall;
+    let grant = Command {
+        idempotency_key: None,
+        action: Action::Grant {
+            amount: units(6),
+            order_id: None,
+            priority: -1,
+            expires: Some(begun.plus(Duration::from_secs(10))),
+            note: String::new(),
+        },
+    };
+    bench.core.books.run(&bench.account, grant).await.unwrap();
+    bench.core.sync.sync_now().await.unwrap();
+    let silent = ReplicaId::new("silent").unwrap();
+    let leased = crate::store::Standing {
+        committed: units(4),
+        ..crate::store::Standing::default()
+    };
+    let says = |seq, stands: crate::store::Standing, held, want| Publish {
+        account: bench.account.clone(),
+        seq,
+        history: None,
+        believed: stands,
+        new: stands,
+        held,
+        want,
+        need: want,
+        least: want,
+        seen: Amount::ZERO,
+        total: Amount::ZERO,
+        rate: crate::store::Sought::default(),
+        places: crate::store::Sought::default(),
+        usage: Vec::new(),
+    };
+    let nothing = crate::store::Standing::default();
+    let batch = vec![says(1, nothing, Amount::ZERO, units(4))];
+    let answers = bench.core.store.publish(&silent, batch).await;
+    assert_eq!(answers[0].as_ref().unwrap().standing, leased);
+    let batch = vec![says(2, leased, units(1), Amount::ZERO)];
+    assert!(
+        bench.core.store.publish(&silent, batch).await[0]
+            .as_ref()
+            .unwrap()
+            .applied
+    );
+    let kept = async || {
+        bench.sync().sweep(None).await.unwrap();
+        let read = bench.core.store.read(&bench.account, &[]).await;
+        let blocks = read.unwrap().unwrap().book.blocks;
+        let expired = blocks.iter().filter(|block| block.priority == -1);
+        expired.map(|block| block.remaining).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().await, [units(6)]);
+    for (seconds, left) in [
+        (10, vec![units(4)]),
+        // A lease time after its last word, to the second.
+        (20, vec![units(4)]),
+        (1, vec![units(1)]),
+        // Retired, it holds nothing any more.
+        (3_600, vec![]),
+    ] {
+        bench.clock.advance(Duration::from_secs(seconds));
+        bench.core.sync.sync_now().await.unwrap();
+        assert_eq!(kept().await, left, "{seconds} s later");
+    }
+}

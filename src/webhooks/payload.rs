@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn a_body_says_what_happened_and_whom_to_tell() {
         let event = Event {
-            id: "a/7".into(),
+            id: "a/7/0".into(),
             account: AccountId::new("a").unwrap(),
             time: Timestamp::from_nanos(0),
             kind: EventKind::AccountSuspended,
@@ -49,7 +49,7 @@ mod tests {
         let due = json!({
             "type": "account.suspended", "timestamp": "1970-01-01T00:00:00Z",
             "data": {
-                "event_id": "a/7", "account_id": "a", "unit": "USD", "balance": "-1.50", "amount": "1.50",
+                "event_id": "a/7/0", "account_id": "a", "unit": "USD", "balance": "-1.50", "amount": "1.50",
                 "about": null, "idempotency_key": null, "recipients": ["owner@x.test", "ops@x.test"],
             },
         });

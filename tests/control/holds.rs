@@ -318,3 +318,86 @@ async fn wrong_requests_are_named() {
         "a settlement that fails leaves the hold"
     );
 }
+
+/// A hold of a call that a plan pays for is not settled in time: the plan pays all the same, as far as it has something left.
+#[tokio::test]
+async fn a_settlement_that_comes_late_goes_to_the_plan_that_the_hold_stood_on() {
+    let (api, clock) = Api::under(tollgate::policy::Policy::default()).await;
+    api.account("a", 5).await;
+    let points = |units: i64| {
+        Some(v1::Amount {
+            unit: "points".into(),
+            nanos: units * UNIT,
+        })
+    };
+    let price = v1::SetPriceRequest {
+        price: Some(v1::Price {
+            pattern: "flat".into(),
+            unit: "points".into(),
+            rates: vec![v1::Rate {
+                meter: v1::Meter::Request.into(),
+                price: points(2),
+                per: v1::Per::Unit.into(),
+            }],
+            ..v1::Price::default()
+        }),
+        ..v1::SetPriceRequest::default()
+    };
+    let mut prices = v1::price_service_client::PriceServiceClient::new(api.channel.clone());
+    prices.set_price(price).await.unwrap();
+    let mut plans = v1::plan_service_client::PlanServiceClient::new(api.channel.clone());
+    let buy = v1::BuyPlanRequest {
+        account_id: "a".into(),
+        request_id: "1".into(),
+        order_id: "o1".into(),
+        plan_id: "p".into(),
+        amount: points(3),
+        ..v1::BuyPlanRequest::default()
+    };
+    plans.buy_plan(buy).await.unwrap();
+    let remaining = async || {
+        let list = v1::ListPlansRequest {
+            account_id: "a".into(),
+            ..v1::ListPlansRequest::default()
+        };
+        let mut plans = v1::plan_service_client::PlanServiceClient::new(api.channel.clone());
+        let listed = plans.list_plans(list).await.unwrap().into_inner();
+        listed.plans[0].remaining.clone()
+    };
+    let request = |id: &str| v1::HoldRequest {
+        caller: Some(Caller::Secret("sk-secret-a".into())),
+        model: "flat".into(),
+        ttl: Some(prost_types::Duration {
+            seconds: 60,
+            nanos: 0,
+        }),
+        request_id: id.into(),
+        ..v1::HoldRequest::default()
+    };
+    let counts = || Cost::Counts(v1::MeterCounts { counts: Vec::new() });
+    let core = &api.node.core;
+    let mut holds = Vec::new();
+    for id in ["first", "second"] {
+        holds.push(hold(&api, request(id)).await);
+        clock.advance(std::time::Duration::from_secs(60));
+        assert_eq!(core.gate.expire_holds(), 1);
+    }
+    // What is not held has gone back to the store.
+    let plan = tollgate::id::AccountId::stored("a!p").unwrap();
+    core.sync.give_back(&plan).await.unwrap();
+    assert_eq!(remaining().await, points(3));
+    for (held, paid, left, balance) in [(&holds[1], 0, 1, 5 * UNIT), (&holds[0], UNIT / 2, 0, 0)] {
+        let settled = client(&api).settle(settle(&held.hold_id, counts())).await;
+        let charge = settled.unwrap().into_inner().charge.unwrap();
+        let counted = (charge.amount.unwrap().nanos, remaining().await);
+        assert_eq!(counted, (paid, points(left)));
+        if balance > 0 {
+            assert_eq!(api.get("a").await.balance.unwrap().nanos, balance);
+        }
+        core.sync.give_back(&plan).await.unwrap();
+    }
+    assert_eq!(
+        api.get("a").await.balance.unwrap().nanos,
+        5 * UNIT - UNIT / 2
+    );
+}

@@ -10,6 +10,7 @@ use v1::plan_service_client::PlanServiceClient;
 
 use super::{Api, UNIT, at, recharge, refused, said, usd, violations};
 use crate::support::node::amount;
+use crate::support::until;
 
 fn client(api: &Api) -> PlanServiceClient<Channel> {
     PlanServiceClient::new(api.channel.clone())
@@ -44,6 +45,7 @@ fn rate(request: &str, order: &str, qps: u32, start: i64, end: i64) -> v1::BuyQp
         burst: None,
         start_time: at(start),
         expire_time: at(end),
+        price: None,
     }
 }
 
@@ -278,6 +280,203 @@ async fn money_is_bought_within_the_bounds_too() {
         }
     }
     assert_eq!(api.get("a").await.balance.clone(), usd(105));
+}
+
+#[tokio::test]
+async fn a_rate_is_bought_within_the_bounds_too() {
+    let (api, _) = Api::under(bounded()).await;
+    api.open("a").await.unwrap();
+    let paid = |order: &str, price| v1::BuyQpsPlanRequest {
+        price,
+        ..rate(order, order, 50, 0, 60)
+    };
+    for units in [4, 101] {
+        let answer = client(&api).buy_qps_plan(paid("o1", usd(units))).await;
+        let outside = said(Code::OutOfRange, "PURCHASE_OUT_OF_BOUNDS");
+        assert_eq!(refused(answer), outside, "{units}");
+    }
+    let negative = client(&api).buy_qps_plan(paid("o1", usd(-1))).await;
+    assert_eq!(violations(negative), ["price"]);
+    let euros = Some(v1::Amount {
+        unit: "EUR".into(),
+        nanos: 9 * UNIT,
+    });
+    let unit = client(&api).buy_qps_plan(paid("o1", euros)).await;
+    assert_eq!(violations(unit), ["price.unit"]);
+    let bought = client(&api).buy_qps_plan(paid("o1", usd(5))).await;
+    let bought = bought.unwrap().into_inner();
+    let (plan, entry) = (bought.qps_plan.unwrap(), bought.entry.unwrap());
+    assert_eq!((plan.price, entry.price), (usd(5), usd(5)));
+    assert_eq!((entry.amount, api.get("a").await.balance), (usd(0), usd(0)));
+    let other = client(&api).buy_qps_plan(paid("o1", usd(6))).await;
+    let reused = said(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(refused(other), reused, "another price is another request");
+    let unsaid = client(&api).buy_qps_plan(paid("o2", None)).await;
+    assert_eq!(unsaid.unwrap().into_inner().qps_plan.unwrap().price, None);
+}
+
+#[tokio::test]
+async fn accounts_inside_an_account_are_listed_only_if_asked_for() {
+    let (api, _) = Api::under(Policy::default()).await;
+    for name in ["a", "b"] {
+        api.open(name).await.unwrap();
+    }
+    client(&api).buy_plan(buy("1", "o1", 5)).await.unwrap();
+    let list = async |show_inner| {
+        let request = v1::ListAccountsRequest {
+            show_inner,
+            ..v1::ListAccountsRequest::default()
+        };
+        let listed = api.accounts().list_accounts(request).await.unwrap();
+        let accounts = listed.into_inner().accounts.into_iter();
+        accounts
+            .map(|account| account.account_id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(false).await, ["a", "b"]);
+    assert_eq!(list(true).await, ["a", "a!vision", "b"]);
+}
+
+#[tokio::test]
+async fn a_budget_of_a_time_that_is_long_over_leaves_the_listing_and_what_it_bounded_stays() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.account("a", 9).await;
+    let budget = |period| tollgate::policy::Budget {
+        amount: amount("3"),
+        period,
+        capability: None,
+    };
+    let account = tollgate::id::AccountId::new("a").unwrap();
+    let periods = [
+        tollgate::policy::Period::Hour,
+        tollgate::policy::Period::Month,
+        tollgate::policy::Period::Total,
+    ];
+    let node = &api.node;
+    node.key(&account, "k-b", "sk-secret-b", |made| {
+        made.budgets = periods.map(budget).into();
+    })
+    .await;
+    api.call("b").await;
+    let list = async || {
+        let request = v1::ListAccountsRequest {
+            show_inner: true,
+            ..v1::ListAccountsRequest::default()
+        };
+        let listed = api.accounts().list_accounts(request).await.unwrap();
+        let accounts = listed.into_inner().accounts.into_iter();
+        accounts
+            .map(|account| account.account_id)
+            .collect::<Vec<_>>()
+    };
+    let (hour, month) = ("a!key:k-b:2026-09-21T14", "a!key:k-b:2026-09");
+    let total = "a!key:k-b:total";
+    assert_eq!(list().await, ["a", month, hour, total]);
+    clock.advance(Duration::from_secs(8 * 24 * 3_600));
+    let gone = async |left: &[&str]| (list().await == left).then_some(());
+    until("the hour's is removed", async || {
+        gone(&["a", month, total]).await
+    })
+    .await;
+    clock.advance(Duration::from_secs(10 * 24 * 3_600));
+    until("the month's is removed", async || gone(&["a", total]).await).await;
+    let stands = api.get("a").await;
+    assert_eq!((stands.balance, stands.spend), (usd(8), usd(1)));
+}
+
+#[tokio::test]
+async fn what_happens_to_a_plan_is_told_and_that_it_is_an_account_is_not() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.account("a", 9).await;
+    let key = tollgate::policy::Budget {
+        amount: amount("3"),
+        period: tollgate::policy::Period::Hour,
+        capability: None,
+    };
+    let account = tollgate::id::AccountId::new("a").unwrap();
+    let node = &api.node;
+    node.key(&account, "k-b", "sk-secret-b", |made| {
+        made.budgets = vec![key]
+    })
+    .await;
+    api.call("b").await;
+    let budget = account.inner("key:k-b:2026-09-21T14").unwrap();
+    let store = &node.core.store;
+    assert!(store.read(&budget, &[]).await.unwrap().is_some());
+    let expiring = v1::BuyPlanRequest {
+        expire_time: at(60),
+        ..buy("1", "o1", 5)
+    };
+    client(&api).buy_plan(expiring).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    let plan = account.inner("vision").unwrap();
+    for inner in [&budget, &plan] {
+        node.core.sync.observe(inner).await.unwrap();
+    }
+    let told = async |account: &str| {
+        let request = v1::ListEventsRequest {
+            account_id: account.into(),
+            ..v1::ListEventsRequest::default()
+        };
+        let mut events = v1::event_service_client::EventServiceClient::new(api.channel.clone());
+        let events = events.list_events(request).await.unwrap().into_inner();
+        let told = events.events.into_iter();
+        told.map(|event| (event.kind(), event.account_id))
+            .collect::<Vec<_>>()
+    };
+    use v1::EventKind::{AccountOpened, CreditAdded, PlanExpired};
+    let said = |kind, account: &str| (kind, account.to_owned());
+    let of_the_plan = [said(CreditAdded, "a!vision"), said(PlanExpired, "a!vision")];
+    let mut all = vec![said(AccountOpened, "a"), said(CreditAdded, "a")];
+    all.extend(of_the_plan.clone());
+    assert_eq!(told("a").await, all);
+    assert_eq!(told("").await, all, "and there are no others");
+    assert_eq!(told("a!vision").await, of_the_plan);
+}
+
+#[tokio::test]
+async fn what_happens_to_a_plan_is_told_to_its_owners_people() {
+    let (api, clock) = Api::under(Policy::default()).await;
+    api.open("a").await.unwrap();
+    let tell = async |people: &[&str]| {
+        let update = v1::UpdateAccountRequest {
+            account: Some(v1::Account {
+                account_id: "a".into(),
+                notification_recipients: people.iter().map(ToString::to_string).collect(),
+                ..v1::Account::default()
+            }),
+            update_mask: None,
+        };
+        api.accounts().update_account(update).await.unwrap();
+    };
+    tell(&["ops", "owner"]).await;
+    let expiring = v1::BuyPlanRequest {
+        expire_time: at(60),
+        ..buy("1", "o1", 5)
+    };
+    client(&api).buy_plan(expiring).await.unwrap();
+    tell(&["owner"]).await;
+    clock.advance(Duration::from_secs(60));
+    let plan = tollgate::id::AccountId::stored("a!vision").unwrap();
+    api.node.core.sync.observe(&plan).await.unwrap();
+    let events = v1::ListEventsRequest {
+        account_id: "a!vision".into(),
+        ..v1::ListEventsRequest::default()
+    };
+    let mut client = v1::event_service_client::EventServiceClient::new(api.channel.clone());
+    let told = client.list_events(events).await.unwrap().into_inner();
+    let told: Vec<_> = told
+        .events
+        .iter()
+        .map(|event| (event.kind(), event.recipients.join(" ")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (v1::EventKind::CreditAdded, "ops owner".to_owned()),
+            (v1::EventKind::PlanExpired, "owner".to_owned())
+        ]
+    );
 }
 
 #[tokio::test]

@@ -213,3 +213,34 @@ async fn what_cannot_be_refunded_is_said() {
         said(Code::FailedPrecondition, "NOT_REFUNDABLE")
     );
 }
+
+#[tokio::test]
+async fn a_refund_of_several_orders_is_an_entry_of_each() {
+    let api = funded().await;
+    let begun = client(&api).begin_refund(begin("b", "ref-1", &[])).await;
+    begun.unwrap();
+    let done = client(&api)
+        .complete_refund(complete("c", "ref-1", false))
+        .await;
+    let entry = done.unwrap().into_inner().entry.unwrap();
+    let of = |entry: &v1::Entry| {
+        let parts = entry.allocations.iter();
+        parts
+            .map(|part| (part.order_id.clone(), part.amount.clone()))
+            .collect::<Vec<_>>()
+    };
+    let paid = [("first".to_owned(), usd(5)), ("second".to_owned(), usd(10))];
+    assert_eq!((of(&entry).as_slice(), entry.amount), (&paid[..], usd(-15)));
+    for (order, found) in [("first", 1), ("second", 1), ("gift", 0)] {
+        let request = v1::ListEntriesRequest {
+            account_id: "a".into(),
+            order_id: order.into(),
+            kinds: vec![v1::EntryKind::Refund.into()],
+            ..v1::ListEntriesRequest::default()
+        };
+        let mut ledger = v1::ledger_service_client::LedgerServiceClient::new(api.channel.clone());
+        let listed = ledger.list_entries(request).await.unwrap().into_inner();
+        assert_eq!(listed.entries.len(), found, "{order}");
+        assert!(listed.entries.iter().all(|entry| of(entry) == paid));
+    }
+}

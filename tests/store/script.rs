@@ -166,6 +166,7 @@ fn script() -> Vec<Step> {
         effective: None,
         expires: Some(NOON.plus(Duration::from_millis(30 * HOUR))),
         order_id: "q".into(),
+        price: Some(nano(7)),
     };
     let bought = Action::BuyPlan {
         amount: nano(30),

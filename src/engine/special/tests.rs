@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, Monotonic};
-use crate::engine::{Bounds, Cost, Engine, PlanRule, Special};
+use crate::engine::{Bounds, Cost, Engine, PlanRule, Special, Stood};
 use crate::id::AccountId;
 use crate::ledger::Standing;
 use crate::local::counters::Counters;
@@ -583,5 +583,81 @@ fn a_budget_is_held_with_the_rest_or_nothing_is() {
     assert!(ask(0).is_err(), "one that is used up lets nothing pass");
     bench.budget.account().dry_until(Monotonic::default());
     assert_eq!(ask(1).unwrap_err(), Denied::Short(Leg::Budget(0)));
+    bench.at_rest();
+}
+
+/// Each line by hand, of a call that was held for 2 points, and for 10 in money had it no plan: what the plan has by the time that the
+/// charge comes, what that is, and what each has paid of it. The budget counts what money paid.
+#[test]
+fn a_charge_that_comes_when_its_hold_is_over_goes_to_what_that_stood_on() {
+    let metered = |requests: i64| Cost::Metered(nanos(10 * requests));
+    let flat = |money: i64| Cost::Flat(nanos(money));
+    for (left, cost, made, in_points, in_money) in [
+        (3, metered(1), 1, 2, 0),
+        (3, metered(2), 2, 3, 5),
+        (1, metered(1), 1, 1, 5),
+        (0, metered(1), 1, 0, 10),
+        // The plan pays the part that it held, or what it has left of that.
+        (3, flat(10), 1, 2, 0),
+        (3, flat(50), 1, 2, 0),
+        (1, flat(50), 1, 1, 25),
+        (0, flat(50), 1, 0, 50),
+    ] {
+        let bench = bench(Policy::default(), 1_000, 3);
+        let budgets = [BudgetAsk {
+            inner: Arc::clone(&bench.budget),
+            ends: None,
+        }];
+        let more = More {
+            budgets: &budgets,
+            ..More::default()
+        };
+        let hold = bench.admit(10, Some(2), more).unwrap();
+        let stood = hold.stood().unwrap();
+        hold.release();
+        assert_eq!(bench.free(), (1_000, 3), "all of it went back");
+        let gone = bench.plan.account().purse().take_up_to(nanos(3 - left));
+        assert_eq!(gone, nanos(3 - left));
+        let key = Arc::clone(&bench.key);
+        let now = bench.clock.now();
+        let late = bench.engine.late_on(key, ModelId::NONE, &stood, now);
+        let paid = late.settle_as(cost, Certainty::Exact, &requests(made));
+        assert_eq!(paid, nanos(in_money), "{left} {cost:?}");
+        assert_eq!(bench.free(), (1_000 - in_money, left - in_points));
+        let budget = bench.budget.account().purse().headroom();
+        assert_eq!(budget, nanos(1_000 - in_money));
+        assert_eq!(bench.spent(), ((in_money, 1), (in_points, 1)));
+        bench.at_rest();
+    }
+}
+
+#[test]
+fn a_late_charge_is_not_paid_from_a_lease_whose_time_is_over_nor_before_billing_is_live() {
+    let bench = bench(Policy::default(), 1_000, 3);
+    let stood = |bench: &Bench| {
+        let hold = bench.admit(10, Some(2), More::default()).unwrap();
+        let stood = hold.stood().unwrap();
+        hold.release();
+        stood
+    };
+    let charge = |bench: &Bench, stood: &Stood| {
+        let (key, now) = (Arc::clone(&bench.key), bench.clock.now());
+        let late = bench.engine.late_on(key, ModelId::NONE, stood, now);
+        late.settle_as(Cost::Metered(nanos(10)), Certainty::Exact, &requests(1))
+    };
+    let over = stood(&bench);
+    bench.plan.account().lease_until(Monotonic::from_nanos(0));
+    assert_eq!(charge(&bench, &over), nanos(10));
+    assert_eq!(bench.free(), (990, 3));
+    bench.at_rest();
+
+    let shadow = Policy {
+        enforcement: Enforcement::Shadow,
+        ..Policy::default()
+    };
+    let bench = self::bench(shadow, 1_000, 3);
+    let before = stood(&bench);
+    assert_eq!(charge(&bench, &before), nanos(0));
+    assert_eq!(bench.free(), (1_000, 3), "it moves no money");
     bench.at_rest();
 }

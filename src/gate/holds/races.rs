@@ -87,6 +87,7 @@ fn small(unsettled: Unsettled) -> Small {
         key,
         model: ModelId::NONE,
         price: None,
+        estimate: hold.estimate(),
         expires: NOW,
         forget: NOW.mono,
         carried: None,

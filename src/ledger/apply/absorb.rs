@@ -84,6 +84,7 @@ impl Work<'_> {
             block: block.id,
             amount,
             of: None,
+            order_id: None,
         }];
         entry.order_id.clone_from(&block.order_id);
         let kind = match block.kind {
@@ -109,6 +110,7 @@ impl Work<'_> {
                 block: block.id,
                 amount: taken,
                 of: Some(Box::new(block.clone())),
+                order_id: None,
             });
         }
         self.book

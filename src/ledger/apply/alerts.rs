@@ -82,12 +82,8 @@ impl Work<'_> {
         let Some(due) = self.book.recharge_due(balance, self.policy, self.now) else {
             return;
         };
-        let id = format!(
-            "recharge:{}/{}",
-            self.book.account,
-            self.book.events.saturating_add(1)
-        );
         let event = self.event(EventKind::RechargeRequested, due.amount);
+        let id = format!("recharge:{}", event.id);
         event.idempotency_key = Some(id.clone());
         self.book.recharge_asked = Some(RechargeAsked { id, ..due });
     }

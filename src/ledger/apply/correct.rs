@@ -145,6 +145,7 @@ impl Work<'_> {
             block: block.id,
             amount,
             of: Some(Box::new(block.clone())),
+            order_id: None,
         };
         if block.is_over(self.now) {
             back.allocations.push(allocation);

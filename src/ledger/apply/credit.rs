@@ -95,12 +95,7 @@ impl Work<'_> {
         };
         check_given("order_id", order_id)?;
         self.check_credit(*amount, *expires)?;
-        if let Some(price) = price {
-            if price.is_negative() {
-                return Err(Rejected::Negative("price", *price));
-            }
-            self.check_purchase(*price)?;
-        }
+        self.check_price(*price)?;
         self.put_in(&Credit {
             entry: EntryKind::PlanPurchase,
             kind: CreditKind::Plan,
@@ -145,6 +140,15 @@ impl Work<'_> {
         match expires {
             Some(at) if at <= self.now => Err(Rejected::Expired(at)),
             _ => Ok(()),
+        }
+    }
+
+    /// What was paid for what is no money here: zero or more, and within the bounds of the policy, as far as it is said.
+    pub(super) fn check_price(&self, price: Option<Amount>) -> Result<(), Rejected> {
+        match price {
+            Some(price) if price.is_negative() => Err(Rejected::Negative("price", price)),
+            Some(price) => self.check_purchase(price),
+            None => Ok(()),
         }
     }
 
@@ -302,8 +306,12 @@ impl Work<'_> {
             if amount.is_positive() {
                 sum = add(sum, amount)?;
                 block.remaining = take(block.remaining, amount)?;
-                let (block, of) = (block.id, None);
-                allocations.push(Allocation { block, amount, of });
+                allocations.push(Allocation {
+                    block: block.id,
+                    amount,
+                    of: None,
+                    order_id: block.order_id.clone(),
+                });
             }
         }
         self.book

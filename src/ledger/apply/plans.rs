@@ -50,12 +50,14 @@ impl Work<'_> {
             effective,
             expires,
             order_id,
+            price,
         } = action
         else {
             return Ok(());
         };
         check_given("plan_id", plan_id)?;
         check_given("order_id", order_id)?;
+        self.check_price(*price)?;
         if *qps == 0 {
             return Err(Rejected::Zero("qps"));
         }
@@ -86,6 +88,7 @@ impl Work<'_> {
             effective,
             expires: *expires,
             order_id: order_id.clone(),
+            price: *price,
         });
         let entry = self.entry(EntryKind::QpsPlanPurchase, Amount::ZERO);
         entry.order_id = Some(order_id.clone());

@@ -4,7 +4,7 @@ use super::credit::Credit;
 use super::{Work, add, check_given, take};
 use crate::clock::Timestamp;
 use crate::ledger::book::{Book, CreditBlock, CreditKind};
-use crate::ledger::entry::EntryKind;
+use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::event::EventKind;
 use crate::ledger::facts::{INVOICED_MAX, Refund};
 use crate::ledger::rejected::Rejected;
@@ -59,6 +59,17 @@ impl Book {
         }
         orders
     }
+}
+
+/// How much an entry paid back of an order: all that it may be, if it does not say of which, or of this one alone.
+fn paid_back(entry: &Entry, order: &str) -> Amount {
+    let said = entry.allocations.iter().any(|part| part.order_id.is_some());
+    if !said {
+        return entry.amount.negated();
+    }
+    let parts = entry.allocations.iter();
+    let of = parts.filter(|part| part.order_id.as_deref() == Some(order));
+    of.fold(Amount::ZERO, |sum, part| sum.saturating_add(part.amount))
 }
 
 fn is_refundable(block: &CreditBlock, now: Timestamp) -> bool {
@@ -152,7 +163,11 @@ impl Work<'_> {
                 .again
                 .map(|entry| take(entry.amount.negated(), sum))
                 .transpose()?;
-            let most = left.map_or(order.amount, |left| left.min(order.remaining));
+            let most = match (again, left) {
+                (Some(entry), Some(left)) => paid_back(entry, &order.order_id).min(left),
+                _ => order.amount,
+            };
+            let most = most.min(order.remaining);
             let (mut taken, amount) =
                 self.take_order(&order.order_id, most, |block| is_refundable(block, now))?;
             sum = add(sum, amount)?;
@@ -173,7 +188,7 @@ impl Work<'_> {
         let entry = self.entry(EntryKind::Refund, sum.negated());
         entry.allocations = allocations;
         entry.debt_made = debt_made;
-        // Of several, the blocks in the allocations say which. Carried out once more it must be known again for what it was.
+        // Of several, the allocations say which. Carried out once more it must be known again for what it was.
         entry.order_id = match again {
             Some(again) => again.order_id.clone(),
             None => paid.pop().filter(|_| paid.is_empty()),

@@ -130,3 +130,68 @@ fn an_account_is_overdue_since_it_was_seen_to_be() {
     desk.at(7).run(late(5));
     assert_eq!(desk.book.overdue_since, Some(at(7)));
 }
+
+#[test]
+fn of_an_account_inside_another_one_only_what_happens_to_its_plan_is_told() {
+    let inner = |name: &str| {
+        let owner = AccountId::new("acme").unwrap();
+        let account = owner.inner(name).unwrap();
+        Book::new(account, "USD".into(), "default".into(), at(0))
+    };
+    let run = |book: &mut Book, action: Action, spend: i64, now: i64| {
+        let command = Command {
+            idempotency_key: None,
+            action,
+        };
+        // Whatever is asked of the account's own policy: it is for money.
+        let policy = Policy {
+            low_balance: Some(n(1_000)),
+            ..Policy::default()
+        };
+        let spent = Spent {
+            spend: n(spend),
+            held: n(0),
+        };
+        let applied = apply(book, spent, &command, &policy, at(now)).unwrap();
+        *book = applied.book;
+        let told = applied.events.into_iter();
+        told.map(|event| (event.kind, event.id, event.about.unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let told = |kind, id: &str, about: &str| vec![(kind, id.to_owned(), about.to_owned())];
+    let mut budget = inner("key:k:2026-11");
+    for (action, spend) in [
+        (configure(), 0),
+        (adjust(10), 0),
+        (Action::Observe, 10),
+        (Action::Observe, 12),
+        (adjust(10), 12),
+    ] {
+        assert_eq!(run(&mut budget, action, spend, 1), []);
+    }
+    assert_eq!(budget.events, 0);
+
+    let mut plan = inner("points");
+    let (buy, more) = (buy_plan("o1", 10), until(9, buy_plan("o2", 5)));
+    assert_eq!(run(&mut plan, configure(), 0, 1), []);
+    let added = told(CreditAdded, "acme!points/1/2", "o1");
+    assert_eq!(run(&mut plan, buy, 0, 2), added);
+    let used = told(EventKind::PlanExhausted, "acme!points/2/3", "points");
+    assert_eq!(run(&mut plan, Action::Observe, 10, 3), used);
+    let added = told(CreditAdded, "acme!points/3/4", "o2");
+    assert_eq!(run(&mut plan, more, 10, 4), added);
+    let over = told(EventKind::PlanExpired, "acme!points/4/9", "o2");
+    assert_eq!(run(&mut plan, Action::Observe, 10, 9), over);
+}
+
+#[test]
+fn an_event_of_the_same_number_in_a_store_that_lost_one_is_another_event() {
+    let mut desk = Desk::new();
+    desk.run(recharge(1));
+    let mut after_a_loss = desk.clone();
+    let lost = desk.at(5).run(grant(2)).events;
+    let next = after_a_loss.at(6).attempt(recharge(7)).unwrap().events;
+    let numbers = [&lost, &next].map(|events| events[0].id.rsplit_once('/').unwrap().0);
+    assert_eq!(numbers[0], numbers[1]);
+    assert_ne!(lost[0].id, next[0].id);
+}

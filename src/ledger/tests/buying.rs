@@ -44,6 +44,29 @@ fn a_purchase_is_within_the_bounds_of_its_tier() {
             *price = Some(n(amount));
         }
         assert_eq!(desk.attempt(plan).map(|_| ()), want, "{tier} {amount}");
+        let before = desk.book.balance(n(0));
+        let rate = desk.attempt(buy_rate(Some(amount)));
+        let paid = rate.as_ref().ok().and_then(|rate| rate.answer()?.price());
+        assert_eq!(paid, want.is_ok().then(|| n(amount)), "it is recorded");
+        assert_eq!(rate.map(|_| ()), want, "{tier} {amount}");
+        assert_eq!(desk.book.balance(n(0)), before, "and moves nothing");
+    }
+    // What is not said is not bounded.
+    let free = desk.run(buy_rate(None));
+    assert_eq!(free.answer().unwrap().price(), None);
+    let negative = desk.attempt(buy_rate(Some(-1))).unwrap_err();
+    assert_eq!(negative, Rejected::Negative("price", n(-1)));
+}
+
+fn buy_rate(price: Option<i64>) -> Action {
+    Action::BuyQpsPlan {
+        plan_id: "fast".into(),
+        qps: 5,
+        burst: None,
+        effective: None,
+        expires: None,
+        order_id: "q".into(),
+        price: price.map(n),
     }
 }
 

@@ -335,6 +335,7 @@ fn a_rate_bought_for_a_time_counts_within_it() {
         effective: Some(at(effective)),
         expires: Some(at(expires)),
         order_id: "q1".into(),
+        price: None,
     };
     let wrong = Rejected::NoTime {
         effective: at(20),

@@ -156,6 +156,7 @@ impl Dice {
                     effective: time(self, desk.now),
                     expires: time(self, desk.now),
                     order_id: format!("q{}", self.below(400)),
+                    price: None,
                 }
             }
             45..48 => {

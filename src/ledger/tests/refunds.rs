@@ -197,3 +197,34 @@ fn an_order_that_is_voided_gives_back_what_is_left_of_it() {
     };
     assert_eq!(desk.attempt(why).unwrap_err(), Rejected::NoNote);
 }
+
+#[test]
+fn a_refund_of_several_orders_says_what_was_paid_back_of_each() {
+    let mut desk = bought();
+    desk.run(begin("r", &[]));
+    let done = desk.run(complete("r", false));
+    let entry = done.answer().unwrap();
+    let parts = entry.allocations.iter();
+    let parts: Vec<_> = parts
+        .map(|part| (part.order().unwrap(), part.amount.nanos()))
+        .collect();
+    assert_eq!(parts, [("a", 6), ("b", 5)]);
+    assert_eq!(entry.order_id, None);
+    let of = ["a", "b", "c"].map(|order| entry.is_of(order));
+    assert_eq!(of, [true, true, false]);
+
+    // Put back into a store that lost it and took more meanwhile, the same is paid back of each.
+    let mut store = bought();
+    store.run(order("c", 50));
+    store.run(rank(-1, order("a2", 3)));
+    let command = Command {
+        idempotency_key: None,
+        action: complete("r", false),
+    };
+    let given = store.given();
+    let (policy, now) = (&store.policy, at(store.now));
+    let again = apply::apply_again(&store.book, given, &command, policy, now, entry);
+    let again = again.unwrap();
+    let parts: Vec<_> = taken(again.answer().unwrap());
+    assert_eq!(parts, [(1, 6), (2, 5)]);
+}

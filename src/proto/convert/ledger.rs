@@ -140,6 +140,7 @@ pub fn entry(entry: &Entry, account: &str, unit: &str) -> v1::Entry {
             .map(|part| v1::Allocation {
                 block_id: part.block,
                 amount: money(part.amount),
+                order_id: part.order().unwrap_or_default().into(),
             })
             .collect(),
         block_id: entry.block.unwrap_or_default(),
@@ -158,6 +159,7 @@ pub fn entry(entry: &Entry, account: &str, unit: &str) -> v1::Entry {
         note: entry.note.clone(),
         priority: entry.priority,
         expire_time: entry.expires.map(timestamp),
+        price: entry.price().map(|price| amount(price, unit)),
     }
 }
 

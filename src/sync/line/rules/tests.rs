@@ -53,6 +53,7 @@ fn plan(id: &str, qps: u32, effective: i64, expires: i64) -> QpsPlan {
         effective: at(effective),
         expires: Some(at(expires)),
         order_id: id.into(),
+        price: None,
     }
 }
 
