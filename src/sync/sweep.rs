@@ -125,3 +125,6 @@ impl Sync {
         self.refresh(account, None).await
     }
 }
+
+#[cfg(test)]
+mod tests;
