@@ -153,6 +153,27 @@ async fn a1_04_when_a_qps_plan_expires_the_default_rate_applies() {
     world.check_now("flat", PASSES).await;
     world.at(4 * HOUR);
     assert_eq!(world.passes("flat", 45).await, 2, "over, and clamped");
+
+    // To the instant: by the call's own time, whatever was written down by then.
+    let world = visual().await;
+    world.otherwise(|o| o.qps = Some(5)).await;
+    world.recharge("1000").await;
+    world.mark();
+    world.buy_qps_plan("fast", 20, HOUR, 2 * HOUR).await;
+    for (offset, limit) in [
+        (HOUR - NS, "5"),
+        (HOUR, "20"),
+        (HOUR + NS, "20"),
+        (2 * HOUR - NS, "20"),
+        (2 * HOUR, "5"),
+        (2 * HOUR + NS, "5"),
+    ] {
+        world.at(offset);
+        let seen = world.call("flat").await;
+        assert_eq!(seen.said(), PASSES, "at {offset}");
+        let told = seen.0.header("x-ratelimit-limit-requests");
+        assert_eq!(told, Some(limit), "at {offset}");
+    }
 }
 
 #[tokio::test]
@@ -366,9 +387,20 @@ async fn a1_11_an_offline_licence_is_valid_from_its_activation_until_it_expires(
         expires: Timestamp::from_nanos(world.now().nanos() + HOUR),
         models: Vec::new(),
     };
+    let other = Licence {
+        id: "sdk-3".into(),
+        ..elsewhere.clone()
+    };
     let token = signer.sign(elsewhere).unwrap();
     let seen = world.call_as(&token, "face-detect", 0).await;
     assert_eq!(seen.said(), PASSES);
+    // Every word as it should be, under a signature that is another's.
+    let other = signer.sign(other).unwrap();
+    let (words, _) = other.rsplit_once('.').unwrap();
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    let forged = format!("{words}.{signature}");
+    let seen = world.call_as(&forged, "face-detect", 0).await;
+    assert_eq!(seen.said(), "KEY_UNKNOWN");
     let forged = token.replacen("tgl1.e", "tgl1.f", 1);
     let seen = world.call_as(&forged, "face-detect", 0).await;
     assert_eq!(seen.said(), "KEY_UNKNOWN");

@@ -166,8 +166,10 @@ async fn x_2_the_burn_order_and_a_correction_that_unwinds_it() {
     world.at(DAY);
     world.told("credit.expired", 2).await;
     assert_eq!(world.balance().await, "5.00");
-    world.correct(entry.sequence, "1.5").await.unwrap();
-    assert_eq!(world.balance().await, "6.00", "half of it had expired");
+    let corrected = world.correct(entry.sequence, "1.5").await.unwrap();
+    let account = corrected.account.unwrap();
+    assert_eq!(text(&account.balance), "6.00", "half of it expires at once");
+    assert_eq!(world.balance().await, "6.00");
     assert_eq!(orders().await[0], "first");
     assert!(
         world.correct(entry.sequence, "0.01").await.is_err(),

@@ -87,13 +87,13 @@ async fn a4_02_a_minimum_purchase_and_a_maximum_by_trust_tier() {
     world.grant("1000").await;
 }
 
-/// The rule of A4-3, which is A5-2 too: `world` asks for 20 below 10, not more often than once an hour, and for 50 a month.
+/// The rule of A4-3, which is A5-2 too: `world` asks for 20 below 10, not more often than once an hour, and for 40 a month.
 pub(crate) async fn asks_for_recharges(world: &World) {
     let rule = v1::AutoRecharge {
         below: money("10"),
         amount: money("20"),
         cool_down: duration(HOUR),
-        monthly_max: money("50"),
+        monthly_max: money("40"),
     };
     world.otherwise(|o| o.auto_recharge = Some(rule)).await;
     let asked = async || world.events("recharge.requested").await;
@@ -138,7 +138,11 @@ pub(crate) async fn asks_for_recharges(world: &World) {
     assert_eq!(asked().await.len(), 2, "not twice within an hour");
     world.at(4 * HOUR);
     world.quiet().await;
-    assert_eq!(asked().await.len(), 2, "nor more than 50 a month");
+    assert_eq!(
+        asked().await.len(),
+        2,
+        "nor more than 40 a month, all of which was asked for"
+    );
     world.to("2026-03-31T23:59:59.999999999Z");
     world.quiet().await;
     assert_eq!(asked().await.len(), 2);
