@@ -288,6 +288,29 @@ async fn a_purchase_that_is_wrong_leaves_nothing_behind() {
         ..buy("3", "o3", 1)
     };
     assert_eq!(violations(client(&api).buy_plan(scope).await), ["models"]);
+    let stands = plans(&api, false).await.remove(0);
+    assert_eq!(stands.remaining, points(100), "neither bought anything");
+
+    // One plan more than there may be.
+    for n in 1..tollgate::ledger::PLANS_MAX {
+        let name = format!("p{n}");
+        let more = v1::BuyPlanRequest {
+            plan_id: name.clone(),
+            ..buy(&name, &name, 1)
+        };
+        client(&api).buy_plan(more).await.unwrap();
+    }
+    let more = v1::BuyPlanRequest {
+        plan_id: "beyond".into(),
+        ..buy("beyond", "beyond", 1)
+    };
+    let answer = client(&api).buy_plan(more).await;
+    assert_eq!(answer.unwrap_err().code(), Code::ResourceExhausted);
+    let request = v1::GetAccountRequest {
+        account_id: "a!beyond".into(),
+    };
+    let purse = api.accounts().get_account(request).await;
+    assert_eq!(purse.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]

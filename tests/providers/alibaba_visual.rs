@@ -71,7 +71,15 @@ async fn a1_01_overdue_is_a_bill_that_the_balance_does_not_cover() {
     assert_eq!(world.state().await, "OVERDUE", "the backend says so");
     assert_eq!(world.a().await.overdue_time, world.instant(4 * HOUR));
     world.check_now("flat", OVERDUE).await;
+    // Said once more, or owed as well: it began with the first of them.
+    world.at(5 * HOUR);
+    world.mark_overdue().await;
+    world.late("20").await;
+    assert_eq!(world.a().await.overdue_time, world.instant(4 * HOUR));
     world.clear_overdue().await;
+    let since = world.a().await.overdue_time;
+    assert_eq!(since, world.instant(5 * HOUR), "what is left is the debt");
+    world.recharge("20").await;
     assert_eq!(world.state().await, "ACTIVE");
     world.check_now("flat", PASSES).await;
 }
@@ -295,6 +303,12 @@ async fn a1_09_reactivation_after_24_hours() {
     world.at(DAY);
     world.recharge("13").await;
     world.check_now("face-detect", REACTIVATION).await;
+    // Nor while the backend says that something is open.
+    world.mark_overdue().await;
+    let open = refused(world.reactivate("*").await);
+    assert_eq!(open.0, Code::FailedPrecondition, "{open:?}");
+    world.clear_overdue().await;
+    world.check_now("face-detect", REACTIVATION).await;
     world.reactivate("*").await.unwrap();
     world.check_now("face-detect", PASSES).await;
 }
@@ -315,6 +329,12 @@ async fn a1_10_suspension_protection_by_credit_limit_or_by_duration() {
     world.recharge("0.000000001").await;
     world.check(&[(3 * DAY, "free", PASSES)]).await;
     assert_eq!(world.balance().await, "-5.00");
+    // Once it is suspended, a part of the debt does not bring it back, also where the rest is within the limit.
+    world.late("2").await;
+    world.check(&[(5 * DAY, "free", SUSPENDED)]).await;
+    world.recharge("4").await;
+    world.check_now("free", SUSPENDED).await;
+    assert_eq!(world.state().await, "SUSPENDED");
 
     let world = visual().await;
     world.otherwise(|o| o.grace = lasts(2 * HOUR, true)).await;
@@ -331,6 +351,22 @@ async fn a1_10_suspension_protection_by_credit_limit_or_by_duration() {
         ])
         .await;
     assert_eq!(world.balance().await, "-6.00");
+
+    // By duration, with a bound: beyond it calls fail at once, and go on once it is paid down to it.
+    let world = visual().await;
+    world
+        .otherwise(|o| {
+            o.grace = lasts(2 * HOUR, true);
+            o.grace_limit = money("5");
+        })
+        .await;
+    world.recharge("1").await;
+    world.spend("6").await;
+    world.check_now("free", PASSES).await;
+    world.late("0.000000001").await;
+    world.check_now("free", OVERDUE).await;
+    world.recharge("0.000000001").await;
+    world.check_now("free", PASSES).await;
 }
 
 #[tokio::test]

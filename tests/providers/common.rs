@@ -122,13 +122,31 @@ async fn x_2_the_burn_order_and_a_correction_that_unwinds_it() {
     ];
     assert_eq!(orders().await, expected);
 
-    // A plan goes before all of it, for what is in its scope.
-    world.buy_plan("pack", 10, None).await;
-    world.check_now("flat", PASSES).await;
-    assert_eq!(
-        (world.left("pack").await, world.balance().await),
-        ("0.00".into(), "8.00".into())
-    );
+    // Plans go before all of it, for what is in their scope: of two by priority, not by name or by when they were bought.
+    let plan = |plan: &str, priority, model: &str| v1::BuyPlanRequest {
+        plan_id: plan.into(),
+        priority,
+        models: vec![model.into()],
+        amount: Some(v1::Amount {
+            unit: "points".into(),
+            nanos: 10_000_000_000,
+        }),
+        ..v1::BuyPlanRequest::default()
+    };
+    for request in [
+        plan("a-late", 1, "fl*"),
+        plan("none", -1, "other"),
+        plan("z-early", 0, "flat"),
+    ] {
+        world.buy_plan_with(request).await.unwrap();
+    }
+    for left in [["10.00", "0.00"], ["0.00", "0.00"]] {
+        world.check_now("flat", PASSES).await;
+        let plans = [world.left("a-late").await, world.left("z-early").await];
+        assert_eq!(plans, left);
+    }
+    assert_eq!(world.left("none").await, "10.00", "out of its scope");
+    assert_eq!(world.balance().await, "8.00");
 
     let before = world.blocks().await;
     let entry = world.late("2.5").await;

@@ -199,6 +199,9 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .collect();
     let expected = [world.instant(30 * DAY), world.instant(365 * DAY)];
     assert_eq!(ends, expected, "as the backend says, else after a year");
+    // Told thirty days ahead, once, also where nobody calls.
+    world.at(NS);
+    world.told("credit.expiring", 1).await;
     world.check(&[(30 * DAY - NS, "flat", PASSES)]).await;
     assert_eq!(world.balance().await, "29.00");
     world.at(30 * DAY);
@@ -211,6 +214,7 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         ])
         .await;
     world.told("credit.expired", 2).await;
+    world.told("credit.expiring", 2).await;
     let entries = world.entries().await;
     let expiries = entries
         .iter()

@@ -136,8 +136,10 @@ impl Bench {
 #[tokio::test]
 async fn of_two_one_walks_and_the_other_once_that_one_is_silent() {
     let bench = bench(&["r-1", "r-2"]);
-    let (mut first, walks) = bench.look(0, None).await;
+    let (_, walks) = bench.look(0, None).await;
     assert!(walks, "nobody did");
+    let (mut first, walks) = bench.look(0, None).await;
+    assert!(walks, "its own word, from before it was started again");
     let (mut seen, walks) = bench.look(1, None).await;
     assert_eq!((seen, walks), (first, false));
     // As long as it says so again, in every look there is another word.
