@@ -479,20 +479,22 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     world.check_now("flat", PASSES).await;
     let call = world.begin("flat", 0).await;
     let before = (world.entries().await, world.balance().await);
-    let dear = v1::SetPriceRequest {
-        price: Some(v1::Price {
-            pattern: "flat*".into(),
-            unit: "USD".into(),
-            rates: vec![v1::Rate {
-                meter: v1::Meter::Request.into(),
-                price: money("50"),
-                per: v1::Per::Unit.into(),
-            }],
-            ..v1::Price::default()
-        }),
-        etag: String::new(),
-    };
-    world.price_service().set_price(dear).await.unwrap();
+    for (pattern, price) in [("flat*", "50"), ("flat", "7")] {
+        let dear = v1::SetPriceRequest {
+            price: Some(v1::Price {
+                pattern: pattern.into(),
+                unit: "USD".into(),
+                rates: vec![v1::Rate {
+                    meter: v1::Meter::Request.into(),
+                    price: money(price),
+                    per: v1::Per::Unit.into(),
+                }],
+                ..v1::Price::default()
+            }),
+            etag: String::new(),
+        };
+        world.price_service().set_price(dear).await.unwrap();
+    }
     world
         .set_policy(v1::Policy {
             policy_id: "default".into(),
@@ -509,7 +511,7 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     assert_eq!(
         world.balance().await,
         "48.00",
-        "50, and 1 of the call under way"
+        "50, and 1 of the call under way, at the price it was admitted at"
     );
     // The price was wrong: what it took goes back by entries, and none is changed.
     let entry = world.entries().await.pop().unwrap();

@@ -185,7 +185,7 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .recharge_with(v1::RechargeRequest {
             order_id: "o-1".into(),
             amount: money("10"),
-            expire_time: world.instant(30 * DAY),
+            expire_time: world.instant(40 * DAY),
             ..v1::RechargeRequest::default()
         })
         .await
@@ -197,14 +197,17 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .iter()
         .map(|block| block.expire_time)
         .collect();
-    let expected = [world.instant(30 * DAY), world.instant(365 * DAY)];
+    let expected = [world.instant(40 * DAY), world.instant(365 * DAY)];
     assert_eq!(ends, expected, "as the backend says, else after a year");
     // Told thirty days ahead, once, also where nobody calls.
-    world.at(NS);
+    world.at(10 * DAY - NS);
+    world.quiet().await;
+    assert!(world.events("credit.expiring").await.is_empty());
+    world.at(10 * DAY);
     world.told("credit.expiring", 1).await;
-    world.check(&[(30 * DAY - NS, "flat", PASSES)]).await;
+    world.check(&[(40 * DAY - NS, "flat", PASSES)]).await;
     assert_eq!(world.balance().await, "29.00");
-    world.at(30 * DAY);
+    world.at(40 * DAY);
     world.told("credit.expired", 1).await;
     assert_eq!(world.balance().await, "20.00", "9 are gone");
     world
