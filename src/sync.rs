@@ -100,6 +100,8 @@ struct Sync {
     /// Accounts being taken up; each entry lasts as long as somebody waits for it.
     loads: DashMap<AccountId, Arc<OnceCell<bool>>, foldhash::fast::RandomState>,
     lookups: Semaphore,
+    /// Held by who keeps documents on disk.
+    remembering: tokio::sync::Mutex<()>,
     status: Status,
 }
 
@@ -230,6 +232,7 @@ impl SyncHandle {
             lines: DashMap::default(),
             loads: DashMap::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            remembering: tokio::sync::Mutex::default(),
             status: Status::default(),
         }))
     }
@@ -317,6 +320,12 @@ impl SyncHandle {
     /// is then still out is in flight, or with replicas that are silent. Others answer in their own time.
     pub async fn give_back(&self, account: &AccountId) -> Result<(), StoreError> {
         self.0.give_back(account).await
+    }
+
+    /// Keeps on disk what is in force now of prices, policies and licences, for a start without the store. It is kept anyhow once the
+    /// change is heard of; this is for who is about to answer that a licence is taken back.
+    pub(crate) async fn remember_documents(&self) {
+        self.0.remember_documents().await;
     }
 
     /// Takes up a changed book or changed keys at once: after a command through this replica.

@@ -1,6 +1,8 @@
 //! Offline licences through the gate and the proxy: they pass with no store and whatever is owed, exactly from their first instant to
 //! their end, and what they use is counted (A1-11).
 
+mod restarts;
+
 use std::sync::Arc;
 use std::time::Duration;
 

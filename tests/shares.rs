@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::clock::{Clock, Hour, Now, Timestamp};
+use tollgate::clock::{Clock, Hour, Timestamp};
 use tollgate::engine::{Account, Ask, Bounds, Denied, Engine, Key, ModelId};
 use tollgate::id::{AccountId, KeyId, ReplicaId};
-use tollgate::ledger::Book;
+use tollgate::ledger::{Book, QpsPlan};
 use tollgate::local::counters::Counters;
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
@@ -59,6 +59,8 @@ struct World {
     desk: Desk,
     replicas: Vec<Replica>,
     policy: Policy,
+    /// The highest limit that there ever was.
+    limit_before: u64,
     times: Times,
     clock: Clock,
     now: u64,
@@ -67,11 +69,19 @@ struct World {
 
 impl World {
     fn new(policy: Policy, interval: Duration) -> Self {
+        Self::bought(policy, interval, Vec::new())
+    }
+
+    /// The same with rates that were bought for a time.
+    fn bought(policy: Policy, interval: Duration, qps_plans: Vec<QpsPlan>) -> Self {
         let clock = Clock::manual(Timestamp::from_nanos(1_790_000_000_000_000_000));
         clock.advance(Duration::from_secs(1));
         let id = AccountId::new("a").unwrap();
         let mut book = Book::new(id.clone(), "USD".into(), "default".into(), clock.now().wall);
         book.lifetime_credit = Amount::from_units(1_000_000).unwrap();
+        let bought = qps_plans.iter().map(|plan| u64::from(plan.qps) * 1_000);
+        let limit_before = bought.fold(policy.rate_limit(), u64::max);
+        book.qps_plans = qps_plans;
         let commit = Commit {
             expected: 0,
             credit_delta: book.lifetime_credit,
@@ -91,7 +101,7 @@ impl World {
                 &opened.snapshot.book,
                 Amount::ZERO,
                 policy.clone(),
-                Now::default(),
+                clock.now(),
             );
             let taken = engine.counters().take_up(&id);
             let account = engine.load(taken, rules, std::iter::empty());
@@ -126,6 +136,7 @@ impl World {
         Self {
             replicas: (0..REPLICAS).map(replica).collect(),
             desk,
+            limit_before,
             policy,
             times: times(interval),
             clock,
@@ -143,11 +154,13 @@ impl World {
             all: Amount::from_nanos(replica.waiting.len() as i64),
             least: Amount::from_nanos(replica.waiting.len().min(1) as i64),
         };
+        replica.account.turn(now);
+        let rules = replica.account.rules().clone();
         let message = replica.line.message(
             &replica.account,
             need,
             Give::Spare,
-            &self.policy,
+            &rules.policy,
             &self.times,
             now,
         );
@@ -160,7 +173,8 @@ impl World {
         let answer = self.desk.publish(&replica.name, &message, &ground).unwrap();
         replica.answer = Some((self.now + ROUND_TRIP, answer));
         self.desk.invariants().unwrap();
-        let limit = self.policy.rate_limit();
+        // Of a limit that was turned down, what was given out before comes back with each one's next word.
+        let limit = self.limit_before.max(rules.policy.rate_limit());
         assert!(
             self.desk.head.rate.shared <= limit,
             "P4: {:?}",
@@ -239,7 +253,8 @@ impl World {
                 && due <= self.now
             {
                 self.replicas[i].told = None;
-                self.replicas[i].line.heard(rate, places, &self.policy);
+                let rules = self.replicas[i].account.rules().clone();
+                self.replicas[i].line.heard(rate, places, &rules.policy);
                 self.publish(i);
             }
             // Their schedules are not in step.
@@ -333,4 +348,67 @@ fn a_small_limit_is_somebodys() {
     let passed = world.admitted.len();
     // Twenty seconds of two, a burst of two, and for each of three a call saved up.
     assert!((30..=45).contains(&passed), "{passed}");
+}
+
+/// When a rate that was bought ends, in ms.
+const BOUGHT: u64 = 5_000;
+
+#[test]
+fn a_rate_that_was_bought_ends_on_every_replica_at_its_last_instant() {
+    let policy = Policy {
+        qps: Some(30),
+        burst: Some(6),
+        ..Policy::default()
+    };
+    // From the instant of a call to the end, in nanoseconds, and whether it still counts for that call.
+    for (rest, counts) in [(-1, false), (0, false), (1, true)] {
+        let begins = 1_790_000_001_000_000_000;
+        let ends = begins + BOUGHT as i64 * 1_000_000 + rest;
+        let plan = QpsPlan {
+            id: "fast".into(),
+            qps: LIMIT,
+            burst: Some(15),
+            effective: Timestamp::from_nanos(begins),
+            expires: Some(Timestamp::from_nanos(ends)),
+            order_id: "o-1".into(),
+        };
+        let mut world = World::bought(policy.clone(), Duration::from_millis(100), vec![plan]);
+        let mut due = [0; REPLICAS];
+        for now in 0..BOUGHT {
+            let calls = offered(&mut due, now);
+            world.step(&calls);
+            let fast = |replica: &Replica| replica.account.rules().policy.qps == Some(LIMIT);
+            assert!(world.replicas.iter().all(fast), "{rest} ns: at {now} ms");
+        }
+        // Each judges a call by that very instant, and has heard nothing of it from anybody.
+        for i in 0..REPLICAS {
+            world.call(i, world.now);
+            let now = world.replicas[i].account.rules().policy.clone();
+            let want = if counts { LIMIT } else { 30 };
+            assert_eq!(now.qps, Some(want), "{rest} ns: replica {i}");
+        }
+        let over = BOUGHT + u64::from(counts);
+        for now in BOUGHT..BOUGHT + 20_000 {
+            let calls = offered(&mut due, now);
+            world.step(&calls);
+        }
+        let fast = world
+            .admitted
+            .iter()
+            .filter(|at| (4_000..BOUGHT).contains(*at))
+            .count();
+        assert!(
+            (950..=1_020).contains(&fast),
+            "{rest} ns: {fast} in its last second"
+        );
+        // Not even in the first second afterwards do the three have more than one limit, its burst, and a call saved up each.
+        let (most, least) = windows(&world.admitted, over, BOUGHT + 20_000);
+        assert!(most <= 30 + 6 + 3, "{rest} ns: {most} in a second");
+        assert!(least >= 25, "{rest} ns: {least} in a second");
+        let shared = world.desk.head.rate.shared;
+        assert!(
+            shared <= policy.rate_limit(),
+            "{rest} ns: {shared} are given out"
+        );
+    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod beside;
 pub(crate) mod edge;
 pub(crate) mod gateway;
+pub(crate) mod haunted;
 pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod redis;

@@ -3,6 +3,7 @@
 
 mod desk;
 mod faults;
+mod panics;
 mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,9 @@ const SECRET_BEFORE: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 /// A term (six seconds with a timeout of one), some looks at the document, and the rest for a busy machine.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(25);
+
+/// What opening the accounts of a case with one payment each tells.
+const BEFORE_ALL: &[&str] = &["a/1", "a/2", "b/1", "b/2", "c/1", "c/2"];
 
 const CONFIG: &str = r#"
 [store]

@@ -1,5 +1,8 @@
 //! The licences that were issued and taken back, as the store has them, and the keys to check any with. They stay in force while the
-//! store is away, and over a restart without it: what was last read is kept on disk, as prices and policies are.
+//! store is away, and over a restart without it: what was last read is kept on disk, as prices and policies are, and what was taken back
+//! before that is answered. A replica that was not told of it, and has not read the store since, lets such a licence pass: offline there
+//! is nothing but its signature and its time. That is a replica that starts without the store in a new data directory, or one that was
+//! cut off from the store before; the next word of the store reaches either.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -122,6 +122,8 @@ impl Control {
             Ok(())
         };
         let all = self.edit_licences(revoke).await?;
+        // Before it is answered: should this replica die right after, and the store be away when it is back, it stays refused.
+        self.core().sync.remember_documents().await;
         Ok(v1::RevokeLicenceResponse {
             licence: all.get(&id).map(|found| wire(found, now)),
         })

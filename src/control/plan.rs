@@ -78,6 +78,7 @@ impl Control {
             action: action.clone(),
         };
         if !self.was_asked(&purse, &command).await? {
+            self.check_key_is_free(&owner, &command).await?;
             // Whatever could be refused is, before anything is written: the two accounts do not change in one step.
             self.would(&owner, action.clone())?;
             self.would(&owner, Action::AddPlan { plan: plan.clone() })?;
@@ -103,6 +104,25 @@ impl Control {
         let claims: Vec<String> = command.claims().into_iter().take(1).collect();
         let read = self.core().store.read(id, &claims).await?;
         Ok(read.is_some_and(|read| read.claims.iter().any(Option::is_some)))
+    }
+
+    /// That the idempotency key stands for nothing else: of the account, or of another of its plans. Each of them keeps the keys of its
+    /// own commands, so they are asked one by one; a purchase is rare.
+    async fn check_key_is_free(&self, owner: &Snapshot, command: &Command) -> Result<(), Fault> {
+        let account = &owner.book.account;
+        let mut stands = self.was_asked(account, command).await?;
+        for plan in &owner.book.plans {
+            if stands {
+                break;
+            }
+            stands = self
+                .was_asked(&purse(account, &plan.name)?, command)
+                .await?;
+        }
+        match &command.idempotency_key {
+            Some(key) if stands => Err(CommandError::KeyReused(key.clone()).into()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the owner's rules would let this be; nothing is written.

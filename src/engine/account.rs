@@ -271,7 +271,7 @@ impl Account {
 
     /// Takes up the rate that holds at an instant, if it is another than until then: by the call that finds so, without the store. Of a
     /// lower one this replica has the same part as of the one before, so that all replicas together have no more than it.
-    pub(crate) fn turn(&self, now: Now) {
+    pub fn turn(&self, now: Now) {
         if self.rules().turned(now.wall).is_none() {
             return;
         }

@@ -1,6 +1,9 @@
 //! `RateLimitService/ShouldRateLimit`: for those who run Envoy's global rate limiting today. A descriptor that names a caller is a
 //! call that is decided on like any other; one that names a hold is the end of a call, and its hits are what was used. A descriptor
 //! that does neither is not limited.
+//!
+//! The hits of a call are how many calls it is held for and charged as. It is one question all the same: it takes one call of a rate and
+//! one place, and stands in usage as one call with the cost of all.
 
 use std::collections::BTreeMap;
 

@@ -662,7 +662,9 @@ impl Sync {
     }
 
     /// What is in force now is remembered, if it is newer than what was.
-    async fn remember_documents(&self) {
+    pub(super) async fn remember_documents(&self) {
+        // One after the other, each with what is in force then: the last one that is written is not an older one.
+        let _alone = self.remembering.lock().await;
         let (recall, current) = (self.books.recall.clone(), self.catalog.current().clone());
         let licences = self.catalog.licences().stored().clone();
         let versions = (

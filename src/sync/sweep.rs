@@ -229,3 +229,6 @@ impl Sync {
         self.refresh(account, None).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,12 @@ use crate::engine::{Ask, Bounds, Hold, ModelId};
 use crate::gate::{Caller, Gate, HoldRequest, SettleAs};
 use crate::ledger::Action;
 use crate::policy::{HoldRule, Overrides, Policy, Unsettled};
+use crate::pricing::Price;
 use crate::store::KeyRecord;
 use crate::store::embedded::Embedded;
 use crate::usage::{Certainty, Counts};
+
+mod inner;
 
 /// A core over an embedded store under a clock that is moved by hand. Nothing runs by itself.
 struct Bench {
@@ -38,6 +41,10 @@ fn record(account: &AccountId, secret: &str) -> KeyRecord {
 }
 
 async fn bench(policy: Policy) -> Bench {
+    bench_with(policy, Vec::new()).await
+}
+
+async fn bench_with(policy: Policy, prices: Vec<Price>) -> Bench {
     let clock = Clock::manual(Timestamp::from_nanos(1_790_000_000_000_000_000));
     let dir = tempfile::tempdir().unwrap();
     let store = Embedded::open(dir.path(), clock.clone()).unwrap();
@@ -45,7 +52,7 @@ async fn bench(policy: Policy) -> Bench {
         replica: store.replica(),
         store: Arc::new(store),
         layer: Layer {
-            prices: Vec::new(),
+            prices,
             policies: [("default".to_owned(), policy)].into(),
             ..Layer::default()
         },

@@ -90,7 +90,8 @@ impl Post {
     }
 }
 
-fn failed(error: String) -> Outcome {
+/// It was not taken, for this reason.
+pub(super) fn failed(error: String) -> Outcome {
     Outcome::Failed {
         error,
         retry_after: None,

@@ -1,9 +1,11 @@
 //! The task of one endpoint: waits for its turn, then reads the feed, sends, and writes down how far it is. All rules are in `queue` and
 //! `claim`; here they meet the store, the clock and the network.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
@@ -11,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::claim::{Claim, Contest, Look, RENEWAL, Watch};
-use super::post::Post;
+use super::post::{self, Post};
 use super::queue::{Outcome, Queue, Then};
 use super::state::{Dead, Letter, State, dead_document, document};
 use super::{END_MAX, Endpoint, From, LAST_WORD_MAX};
@@ -406,7 +408,15 @@ impl Sender {
         {
             let post = self.post.clone();
             turn.under_way.spawn(async move {
-                let outcome = post.send(&event, attempts).await;
+                // One that panics has failed as others do. Were it the end of the task, an event that always does would keep all others
+                // of the endpoint from being sent.
+                let tried = AssertUnwindSafe(post.send(&event, attempts));
+                let outcome = tried.catch_unwind().await;
+                let outcome = outcome.unwrap_or_else(|_| {
+                    let event = &event.id;
+                    tracing::error!(event, "webhooks: sending an event panicked");
+                    post::failed("sending it panicked; the log says where".into())
+                });
                 (sequence, outcome)
             });
         }
@@ -415,7 +425,7 @@ impl Sender {
     fn ended(&self, turn: &mut Turn, ended: Result<(u64, Outcome), tokio::task::JoinError>) {
         let (sequence, outcome) = match ended {
             Ok(ended) => ended,
-            // A try that panicked has not said which it was: the supervisor begins anew from what is written down.
+            // One that panicked outside of its try has not said which it was: the supervisor begins anew from what is written down.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match &outcome {

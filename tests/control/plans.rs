@@ -136,6 +136,41 @@ async fn a_plan_is_credit_of_its_own_and_counts_once() {
 }
 
 #[tokio::test]
+async fn a_key_stands_for_one_purchase_of_one_plan() {
+    let (api, _) = Api::under(Policy::default()).await;
+    api.account("a", 5).await;
+    let reused = said(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED");
+    // One that a payment has.
+    let paid = client(&api).buy_plan(buy("first", "o1", 100)).await;
+    assert_eq!(refused(paid), reused);
+    assert!(plans(&api, false).await.is_empty(), "nothing is half there");
+    client(&api).buy_plan(buy("1", "o1", 100)).await.unwrap();
+    // One that another plan has.
+    let other = v1::BuyPlanRequest {
+        plan_id: "other".into(),
+        ..buy("1", "o2", 100)
+    };
+    let bought = client(&api).buy_plan(other.clone()).await;
+    assert_eq!(refused(bought), reused);
+    let names = async || -> Vec<String> {
+        let plans = plans(&api, false).await;
+        plans.into_iter().map(|plan| plan.plan_id).collect()
+    };
+    assert_eq!(names().await, ["vision"], "nothing is half there");
+    let free = v1::BuyPlanRequest {
+        request_id: "2".into(),
+        ..other
+    };
+    client(&api).buy_plan(free.clone()).await.unwrap();
+    assert_eq!(names().await, ["other", "vision"]);
+    // Each of them again is a repeat.
+    for request in [buy("1", "o1", 100), free] {
+        let again = client(&api).buy_plan(request).await.unwrap();
+        assert!(again.into_inner().replayed);
+    }
+}
+
+#[tokio::test]
 async fn a_plan_owes_nothing_whatever_the_rules_for_money() {
     let (api, _) = Api::under(Policy {
         credit_limit: amount("7"),
@@ -255,6 +290,29 @@ async fn a_purchase_that_is_wrong_leaves_nothing_behind() {
         ..buy("3", "o3", 1)
     };
     assert_eq!(violations(client(&api).buy_plan(scope).await), ["models"]);
+    let stands = plans(&api, false).await.remove(0);
+    assert_eq!(stands.remaining, points(100), "neither bought anything");
+
+    // One plan more than there may be.
+    for n in 1..tollgate::ledger::PLANS_MAX {
+        let name = format!("p{n}");
+        let more = v1::BuyPlanRequest {
+            plan_id: name.clone(),
+            ..buy(&name, &name, 1)
+        };
+        client(&api).buy_plan(more).await.unwrap();
+    }
+    let more = v1::BuyPlanRequest {
+        plan_id: "beyond".into(),
+        ..buy("beyond", "beyond", 1)
+    };
+    let answer = client(&api).buy_plan(more).await;
+    assert_eq!(answer.unwrap_err().code(), Code::ResourceExhausted);
+    let request = v1::GetAccountRequest {
+        account_id: "a!beyond".into(),
+    };
+    let purse = api.accounts().get_account(request).await;
+    assert_eq!(purse.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]

@@ -71,7 +71,15 @@ async fn a1_01_overdue_is_a_bill_that_the_balance_does_not_cover() {
     assert_eq!(world.state().await, "OVERDUE", "the backend says so");
     assert_eq!(world.a().await.overdue_time, world.instant(4 * HOUR));
     world.check_now("flat", OVERDUE).await;
+    // Said once more, or owed as well: it began with the first of them.
+    world.at(5 * HOUR);
+    world.mark_overdue().await;
+    world.late("20").await;
+    assert_eq!(world.a().await.overdue_time, world.instant(4 * HOUR));
     world.clear_overdue().await;
+    let since = world.a().await.overdue_time;
+    assert_eq!(since, world.instant(5 * HOUR), "what is left is the debt");
+    world.recharge("20").await;
     assert_eq!(world.state().await, "ACTIVE");
     world.check_now("flat", PASSES).await;
 }
@@ -153,6 +161,27 @@ async fn a1_04_when_a_qps_plan_expires_the_default_rate_applies() {
     world.check_now("flat", PASSES).await;
     world.at(4 * HOUR);
     assert_eq!(world.passes("flat", 45).await, 2, "over, and clamped");
+
+    // To the instant: by the call's own time, whatever was written down by then.
+    let world = visual().await;
+    world.otherwise(|o| o.qps = Some(5)).await;
+    world.recharge("1000").await;
+    world.mark();
+    world.buy_qps_plan("fast", 20, HOUR, 2 * HOUR).await;
+    for (offset, limit) in [
+        (HOUR - NS, "5"),
+        (HOUR, "20"),
+        (HOUR + NS, "20"),
+        (2 * HOUR - NS, "20"),
+        (2 * HOUR, "5"),
+        (2 * HOUR + NS, "5"),
+    ] {
+        world.at(offset);
+        let seen = world.call("flat").await;
+        assert_eq!(seen.said(), PASSES, "at {offset}");
+        let told = seen.0.header("x-ratelimit-limit-requests");
+        assert_eq!(told, Some(limit), "at {offset}");
+    }
 }
 
 #[tokio::test]
@@ -274,6 +303,12 @@ async fn a1_09_reactivation_after_24_hours() {
     world.at(DAY);
     world.recharge("13").await;
     world.check_now("face-detect", REACTIVATION).await;
+    // Nor while the backend says that something is open.
+    world.mark_overdue().await;
+    let open = refused(world.reactivate("*").await);
+    assert_eq!(open.0, Code::FailedPrecondition, "{open:?}");
+    world.clear_overdue().await;
+    world.check_now("face-detect", REACTIVATION).await;
     world.reactivate("*").await.unwrap();
     world.check_now("face-detect", PASSES).await;
 }
@@ -294,6 +329,12 @@ async fn a1_10_suspension_protection_by_credit_limit_or_by_duration() {
     world.recharge("0.000000001").await;
     world.check(&[(3 * DAY, "free", PASSES)]).await;
     assert_eq!(world.balance().await, "-5.00");
+    // Once it is suspended, a part of the debt does not bring it back, also where the rest is within the limit.
+    world.late("2").await;
+    world.check(&[(5 * DAY, "free", SUSPENDED)]).await;
+    world.recharge("4").await;
+    world.check_now("free", SUSPENDED).await;
+    assert_eq!(world.state().await, "SUSPENDED");
 
     let world = visual().await;
     world.otherwise(|o| o.grace = lasts(2 * HOUR, true)).await;
@@ -310,6 +351,22 @@ async fn a1_10_suspension_protection_by_credit_limit_or_by_duration() {
         ])
         .await;
     assert_eq!(world.balance().await, "-6.00");
+
+    // By duration, with a bound: beyond it calls fail at once, and go on once it is paid down to it.
+    let world = visual().await;
+    world
+        .otherwise(|o| {
+            o.grace = lasts(2 * HOUR, true);
+            o.grace_limit = money("5");
+        })
+        .await;
+    world.recharge("1").await;
+    world.spend("6").await;
+    world.check_now("free", PASSES).await;
+    world.late("0.000000001").await;
+    world.check_now("free", OVERDUE).await;
+    world.recharge("0.000000001").await;
+    world.check_now("free", PASSES).await;
 }
 
 #[tokio::test]
@@ -366,9 +423,20 @@ async fn a1_11_an_offline_licence_is_valid_from_its_activation_until_it_expires(
         expires: Timestamp::from_nanos(world.now().nanos() + HOUR),
         models: Vec::new(),
     };
+    let other = Licence {
+        id: "sdk-3".into(),
+        ..elsewhere.clone()
+    };
     let token = signer.sign(elsewhere).unwrap();
     let seen = world.call_as(&token, "face-detect", 0).await;
     assert_eq!(seen.said(), PASSES);
+    // Every word as it should be, under a signature that is another's.
+    let other = signer.sign(other).unwrap();
+    let (words, _) = other.rsplit_once('.').unwrap();
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    let forged = format!("{words}.{signature}");
+    let seen = world.call_as(&forged, "face-detect", 0).await;
+    assert_eq!(seen.said(), "KEY_UNKNOWN");
     let forged = token.replacen("tgl1.e", "tgl1.f", 1);
     let seen = world.call_as(&forged, "face-detect", 0).await;
     assert_eq!(seen.said(), "KEY_UNKNOWN");

@@ -122,13 +122,31 @@ async fn x_2_the_burn_order_and_a_correction_that_unwinds_it() {
     ];
     assert_eq!(orders().await, expected);
 
-    // A plan goes before all of it, for what is in its scope.
-    world.buy_plan("pack", 10, None).await;
-    world.check_now("flat", PASSES).await;
-    assert_eq!(
-        (world.left("pack").await, world.balance().await),
-        ("0.00".into(), "8.00".into())
-    );
+    // Plans go before all of it, for what is in their scope: of two by priority, not by name or by when they were bought.
+    let plan = |plan: &str, priority, model: &str| v1::BuyPlanRequest {
+        plan_id: plan.into(),
+        priority,
+        models: vec![model.into()],
+        amount: Some(v1::Amount {
+            unit: "points".into(),
+            nanos: 10_000_000_000,
+        }),
+        ..v1::BuyPlanRequest::default()
+    };
+    for request in [
+        plan("a-late", 1, "fl*"),
+        plan("none", -1, "other"),
+        plan("z-early", 0, "flat"),
+    ] {
+        world.buy_plan_with(request).await.unwrap();
+    }
+    for left in [["10.00", "0.00"], ["0.00", "0.00"]] {
+        world.check_now("flat", PASSES).await;
+        let plans = [world.left("a-late").await, world.left("z-early").await];
+        assert_eq!(plans, left);
+    }
+    assert_eq!(world.left("none").await, "10.00", "out of its scope");
+    assert_eq!(world.balance().await, "8.00");
 
     let before = world.blocks().await;
     let entry = world.late("2.5").await;
@@ -166,8 +184,10 @@ async fn x_2_the_burn_order_and_a_correction_that_unwinds_it() {
     world.at(DAY);
     world.told("credit.expired", 2).await;
     assert_eq!(world.balance().await, "5.00");
-    world.correct(entry.sequence, "1.5").await.unwrap();
-    assert_eq!(world.balance().await, "6.00", "half of it had expired");
+    let corrected = world.correct(entry.sequence, "1.5").await.unwrap();
+    let account = corrected.account.unwrap();
+    assert_eq!(text(&account.balance), "6.00", "half of it expires at once");
+    assert_eq!(world.balance().await, "6.00");
     assert_eq!(orders().await[0], "first");
     assert!(
         world.correct(entry.sequence, "0.01").await.is_err(),
@@ -459,20 +479,22 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     world.check_now("flat", PASSES).await;
     let call = world.begin("flat", 0).await;
     let before = (world.entries().await, world.balance().await);
-    let dear = v1::SetPriceRequest {
-        price: Some(v1::Price {
-            pattern: "flat*".into(),
-            unit: "USD".into(),
-            rates: vec![v1::Rate {
-                meter: v1::Meter::Request.into(),
-                price: money("50"),
-                per: v1::Per::Unit.into(),
-            }],
-            ..v1::Price::default()
-        }),
-        etag: String::new(),
-    };
-    world.price_service().set_price(dear).await.unwrap();
+    for (pattern, price) in [("flat*", "50"), ("flat", "7")] {
+        let dear = v1::SetPriceRequest {
+            price: Some(v1::Price {
+                pattern: pattern.into(),
+                unit: "USD".into(),
+                rates: vec![v1::Rate {
+                    meter: v1::Meter::Request.into(),
+                    price: money(price),
+                    per: v1::Per::Unit.into(),
+                }],
+                ..v1::Price::default()
+            }),
+            etag: String::new(),
+        };
+        world.price_service().set_price(dear).await.unwrap();
+    }
     world
         .set_policy(v1::Policy {
             policy_id: "default".into(),
@@ -489,7 +511,7 @@ async fn x_8_prices_and_policies_never_touch_the_ledger() {
     assert_eq!(
         world.balance().await,
         "48.00",
-        "50, and 1 of the call under way"
+        "50, and 1 of the call under way, at the price it was admitted at"
     );
     // The price was wrong: what it took goes back by entries, and none is changed.
     let entry = world.entries().await.pop().unwrap();

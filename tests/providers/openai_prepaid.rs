@@ -87,13 +87,13 @@ async fn a4_02_a_minimum_purchase_and_a_maximum_by_trust_tier() {
     world.grant("1000").await;
 }
 
-/// The rule of A4-3, which is A5-2 too: `world` asks for 20 below 10, not more often than once an hour, and for 50 a month.
+/// The rule of A4-3, which is A5-2 too: `world` asks for 20 below 10, not more often than once an hour, and for 40 a month.
 pub(crate) async fn asks_for_recharges(world: &World) {
     let rule = v1::AutoRecharge {
         below: money("10"),
         amount: money("20"),
         cool_down: duration(HOUR),
-        monthly_max: money("50"),
+        monthly_max: money("40"),
     };
     world.otherwise(|o| o.auto_recharge = Some(rule)).await;
     let asked = async || world.events("recharge.requested").await;
@@ -138,7 +138,11 @@ pub(crate) async fn asks_for_recharges(world: &World) {
     assert_eq!(asked().await.len(), 2, "not twice within an hour");
     world.at(4 * HOUR);
     world.quiet().await;
-    assert_eq!(asked().await.len(), 2, "nor more than 50 a month");
+    assert_eq!(
+        asked().await.len(),
+        2,
+        "nor more than 40 a month, all of which was asked for"
+    );
     world.to("2026-03-31T23:59:59.999999999Z");
     world.quiet().await;
     assert_eq!(asked().await.len(), 2);
@@ -181,7 +185,7 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .recharge_with(v1::RechargeRequest {
             order_id: "o-1".into(),
             amount: money("10"),
-            expire_time: world.instant(30 * DAY),
+            expire_time: world.instant(40 * DAY),
             ..v1::RechargeRequest::default()
         })
         .await
@@ -193,11 +197,17 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         .iter()
         .map(|block| block.expire_time)
         .collect();
-    let expected = [world.instant(30 * DAY), world.instant(365 * DAY)];
+    let expected = [world.instant(40 * DAY), world.instant(365 * DAY)];
     assert_eq!(ends, expected, "as the backend says, else after a year");
-    world.check(&[(30 * DAY - NS, "flat", PASSES)]).await;
+    // Told thirty days ahead, once, also where nobody calls.
+    world.at(10 * DAY - NS);
+    world.quiet().await;
+    assert!(world.events("credit.expiring").await.is_empty());
+    world.at(10 * DAY);
+    world.told("credit.expiring", 1).await;
+    world.check(&[(40 * DAY - NS, "flat", PASSES)]).await;
     assert_eq!(world.balance().await, "29.00");
-    world.at(30 * DAY);
+    world.at(40 * DAY);
     world.told("credit.expired", 1).await;
     assert_eq!(world.balance().await, "20.00", "9 are gone");
     world
@@ -207,6 +217,7 @@ async fn a4_04_credits_expire_after_one_year_and_are_not_refundable() {
         ])
         .await;
     world.told("credit.expired", 2).await;
+    world.told("credit.expiring", 2).await;
     let entries = world.entries().await;
     let expiries = entries
         .iter()

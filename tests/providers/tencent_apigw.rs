@@ -200,6 +200,7 @@ async fn a2_06_a_partners_agreement_overrides() {
     // What each has of its own, the account's overrides first, and for how many hours it goes on.
     let cases = [
         ("own", "tencent-apigw", "partner", Some(for_hours(1)), 1),
+        ("both", "", "partner", Some(for_hours(2)), 2),
         ("policy", "agreed", "partner", None, 6),
         ("preset", "tencent-apigw", "", None, 24),
         ("tenant", "", "partner", None, 48),

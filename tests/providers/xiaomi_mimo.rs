@@ -150,8 +150,18 @@ async fn a3_06_refundable_is_what_was_paid_and_is_left_less_what_was_invoiced() 
     world.order("o-1", "10").await.unwrap();
     world.order("o-2", "20").await.unwrap();
     world.grant("5").await;
-    world.spend("12").await;
+    // What was given is not what was paid, also where it has an order, and where it is spent last.
+    world
+        .grant_with(v1::GrantRequest {
+            order_id: "coupon".into(),
+            amount: money("4"),
+            priority: 1,
+            ..v1::GrantRequest::default()
+        })
+        .await
+        .unwrap();
     world.invoiced("o-2", "8").await;
+    world.spend("12").await;
     let refundable = world.refundable().await;
     let orders: Vec<_> = refundable
         .orders
@@ -165,24 +175,21 @@ async fn a3_06_refundable_is_what_was_paid_and_is_left_less_what_was_invoiced() 
             ]
         })
         .collect();
-    // The gift went first, then 7 of the first order.
+    // The gift went first, then 7 of the first order: also what no entry says yet.
     let expected = [
         ["o-1", "3.00", "0.00", "3.00"],
         ["o-2", "20.00", "8.00", "12.00"],
     ];
     assert_eq!(orders, expected);
     assert_eq!(text(&refundable.total), "15.00");
-    world.invoiced("o-1", "10").await;
-    assert_eq!(
-        text(&world.refundable().await.total),
-        "12.00",
-        "never below zero"
-    );
     world.begin_refund(&["o-2"]).await.unwrap();
     let paid = world.complete_refund("refund-1", false).await.unwrap();
-    assert_eq!(paid, "12.00");
-    assert_eq!(world.balance().await, "11.00");
-    assert_eq!(text(&world.refundable().await.total), "0.00");
+    assert_eq!(paid, "12.00", "of that order alone");
+    assert_eq!(world.balance().await, "15.00");
+    assert_eq!(text(&world.refundable().await.total), "3.00");
+    world.invoiced("o-1", "10").await;
+    let none = text(&world.refundable().await.total);
+    assert_eq!(none, "0.00", "never below zero");
     world.verify().await;
 }
 
@@ -196,6 +203,17 @@ async fn a3_07_from_the_accepted_refund_on_no_calls_and_no_recharges() {
     world.check_now("flat", FROZEN).await;
     let recharge = refused(world.order("o-2", "5").await);
     assert_eq!(recharge, said(Code::FailedPrecondition, FROZEN));
+    let plan = v1::BuyPlanRequest {
+        plan_id: "tokens".into(),
+        amount: Some(v1::Amount {
+            unit: "points".into(),
+            nanos: 1_000_000_000,
+        }),
+        ..v1::BuyPlanRequest::default()
+    };
+    let plan = refused(world.buy_plan_with(plan).await);
+    assert_eq!(plan, said(Code::FailedPrecondition, FROZEN));
+    assert!(world.plans().await.is_empty(), "and left nothing behind");
     let early = refused(world.complete_refund("refund-1", false).await);
     assert_eq!(early, said(Code::FailedPrecondition, "CALLS_IN_FLIGHT"));
     world.answer(call).await;

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) asked: gateway::Settings,
     pub(crate) cut_overrun: bool,
     pub(crate) token: Option<&'static str>,
+    /// The section `[envoy]` as it is written, for what its rate limits name.
+    pub(crate) written: &'static str,
 }
 
 impl Default for Plan {
@@ -34,6 +36,7 @@ impl Default for Plan {
             asked: gateway::Settings::default(),
             cut_overrun: false,
             token: None,
+            written: "[envoy]",
         }
     }
 }
@@ -72,7 +75,7 @@ impl Plan {
             token: self.token.map(str::to_owned),
             drain: Duration::from_secs(5),
             cut_overrun: self.cut_overrun,
-            limits: tollgate::config::parse("[envoy]", std::iter::empty())
+            limits: tollgate::config::parse(self.written, std::iter::empty())
                 .unwrap()
                 .envoy
                 .unwrap()
