@@ -569,6 +569,7 @@ impl Ticket {
     pub fn settle(mut self, outcome: Outcome) -> Charge {
         let terms = charge::Terms {
             price: self.price.as_deref(),
+            needs_usage: self.needs_usage(),
             held: self.hold.as_ref().map_or(Amount::ZERO, Hold::estimate),
             foreseen: self.foreseen,
             on_missing_usage: self.on_missing_usage,

@@ -4,5 +4,6 @@ mod crowds;
 mod ends;
 mod faults;
 mod files;
+mod plans;
 mod repeats;
 mod ways;

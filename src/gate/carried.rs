@@ -9,17 +9,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::charge::{self, Charge, Foreseen, Outcome};
 use super::holds::{Kept, NOTHING, State};
 use super::{
     Caller, Gate, HoldError, HoldGrant, HoldRefused, Identified, RELOADS_MAX, RateView, Taken, Want,
 };
 use crate::clock::{Now, Timestamp};
-use crate::engine::Key;
+use crate::engine::{Account, Key};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::meter::Api;
 use crate::money::Amount;
 use crate::policy::Unsettled;
+use crate::pricing::Price;
 use crate::refusal::{Reason, Refusal};
 use crate::route::Terms;
 use crate::telemetry::Passage;
@@ -103,6 +106,17 @@ pub struct Unheard {
 pub(super) struct Carried {
     call: CallTerms,
     foreseen: Foreseen,
+    /// What the whole call is expected to cost in money, had it no plan.
+    estimate: Amount,
+    needs_usage: bool,
+}
+
+/// What a lease has too little of for a call.
+enum Short {
+    /// Its plan: by so much of the plan's unit.
+    Plan(Arc<Account>, Amount),
+    /// Money: so much is needed beside the hold.
+    Money(Arc<Account>, Amount),
 }
 
 /// The calls whose end was not told, the newest last.
@@ -185,11 +199,14 @@ impl Gate {
                     terms: Arc::clone(call.terms),
                 },
                 foreseen: want.foreseen,
+                estimate: hold.estimate(),
+                needs_usage: price.as_ref().is_some_and(|price| price.needs_usage())
+                    || hold.plan_price().is_some_and(Price::needs_usage),
             };
             let granted = CallGrant {
                 rate: RateView::of(&key, at),
                 model: self.engine.model_name(model),
-                needs_usage: price.as_ref().is_some_and(|price| price.needs_usage()),
+                needs_usage: carried.needs_usage,
                 hold: self.keep(id, key, at, None, Some(carried), (hold, price, model)),
             };
             self.metrics.passage(Passage::Taken);
@@ -244,7 +261,10 @@ impl Gate {
             hold: Arc::clone(&kept.grant),
             rate: RateView::of(&kept.key, now),
             model: self.engine.model_name(kept.model),
-            needs_usage: kept.price.as_ref().is_some_and(|price| price.needs_usage()),
+            needs_usage: kept
+                .carried
+                .as_ref()
+                .is_some_and(|carried| carried.needs_usage),
         }
     }
 
@@ -254,36 +274,53 @@ impl Gate {
         kept.carried.as_ref().map(|carried| carried.call.clone())
     }
 
-    /// Whether an open call that has come this far costs no more than its hold and what its account still has. Asks for more of the
-    /// account's money if the lease is short of it, and waits for that, for a bounded time.
+    /// Whether an open call that has come this far costs no more than its hold and what its account still has: of the plan that pays
+    /// for it, and of money for what that leaves. Asks for more if a lease is short of it, and waits for that, for a bounded time.
     ///
     /// Nothing more is set aside: calls that run beyond their holds at the same time look at the same money.
     pub async fn covers(&self, id: &str, seen: &Outcome) -> bool {
-        let Some((key, beyond)) = self.beyond(id, seen) else {
-            return true;
-        };
-        let purse = key.account().purse();
-        if purse.headroom() >= beyond {
-            return true;
+        let wait = self.sync.refill_wait();
+        // Whatever comes of asking for more, here and below: what counts is what there is then.
+        match self.short(id, seen, false) {
+            None => return true,
+            Some(Short::Plan(account, amount)) => {
+                let _ = timeout(wait, self.sync.refill_some(&account, amount)).await;
+            }
+            Some(Short::Money(..)) => {}
         }
-        let refill = self.sync.refill(key.account(), beyond);
-        // Whatever came of it: what counts is what there is now.
-        let _ = tokio::time::timeout(self.sync.refill_wait(), refill).await;
-        purse.headroom() >= beyond
+        // Once its plan has no more to lease, money pays the rest.
+        if let Some(Short::Money(account, amount)) = self.short(id, seen, true) {
+            let _ = timeout(wait, self.sync.refill(&account, amount)).await;
+        }
+        self.short(id, seen, true).is_none()
     }
 
-    /// By how much an open call that ended like this would cost more than its hold; `None` if it would not.
-    fn beyond(&self, id: &str, seen: &Outcome) -> Option<(Arc<Key>, Amount)> {
+    /// What is missing to pay for an open call that ended like this; `None` if nothing is. Where its plan and money are both short, it
+    /// is the plan, unless that has no more to lease.
+    fn short(&self, id: &str, seen: &Outcome, plans_final: bool) -> Option<Short> {
         let kept = self.holds.open.get(id)?;
         let carried = kept.carried.as_ref()?;
-        if !matches!(kept.state, State::Open(_)) {
+        let State::Open(hold) = &kept.state else {
+            return None;
+        };
+        let charge = charge::charge(&carried.terms(&kept), seen)?;
+        let needs = hold.needs(charge.cost(), &charge.counts);
+        let account = kept.key.account();
+        let plan = needs
+            .plan
+            .map(|(account, amount)| Short::Plan(account, amount));
+        if kept.price.is_none() {
+            // No price in money is known, or the call costs none: its plan pays, or nothing does.
+            return plan;
+        }
+        let missing = needs
+            .money
+            .saturating_sub(account.purse().headroom().or_zero());
+        if !missing.is_positive() {
             return None;
         }
-        let charge = charge::charge(&carried.terms(&kept), seen)?;
-        let beyond = charge.amount.saturating_sub(kept.grant.amount);
-        beyond
-            .is_positive()
-            .then(|| (Arc::clone(&kept.key), beyond))
+        let plan = plan.filter(|_| !plans_final);
+        Some(plan.unwrap_or_else(|| Short::Money(Arc::clone(account), needs.money)))
     }
 
     /// Ends a carried call by the terms of its route. Lands also after its hold has expired; the first settlement stands.
@@ -370,7 +407,8 @@ impl Carried {
     fn terms<'a>(&self, kept: &'a Kept) -> charge::Terms<'a> {
         charge::Terms {
             price: kept.price.as_deref(),
-            held: kept.grant.amount,
+            needs_usage: self.needs_usage,
+            held: self.estimate,
             foreseen: self.foreseen,
             on_missing_usage: self.call.terms.on_missing_usage,
             on_upstream_error: self.call.terms.on_upstream_error,
