@@ -165,7 +165,7 @@ impl Gate {
                 None => self.passing_key(call.by, now).await?,
             };
             let now = self.clock.now();
-            let id = [key.owner().as_str(), call.request].join("~");
+            let id = self.holds.id(key.owner(), call.request);
             if let Some(kept) = self.holds.open.get(&id) {
                 licence.into_iter().for_each(|passed| passed.hold.release());
                 // A call that is over does not pass again: what asks here is not the request that was let through.
@@ -328,7 +328,7 @@ impl Gate {
         let now = self.clock.now();
         let Some(mut kept) = self.holds.open.get_mut(id) else {
             self.metrics.passage(Passage::Stray);
-            return Err(HoldError::Unknown(id.into()));
+            return Err(self.holds.missing(id));
         };
         if let State::Ended(charge) = kept.state {
             self.metrics.passage(Passage::Again);
