@@ -4,6 +4,8 @@ mod crowds;
 mod ends;
 mod faults;
 mod files;
+mod lines;
 mod plans;
+mod refusals;
 mod repeats;
 mod ways;
