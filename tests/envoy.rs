@@ -4,6 +4,7 @@ mod crowds;
 mod ends;
 mod faults;
 mod files;
+mod istio;
 mod lines;
 mod plans;
 mod refusals;
