@@ -113,7 +113,7 @@ impl Core {
             Arc::clone(&catalog),
             clock.clone(),
             metrics,
-            holds_max,
+            (replica.clone(), holds_max),
         );
         Ok(Arc::new(Self {
             store,

@@ -45,7 +45,7 @@ pub(crate) use account::part_of;
 pub use account::{Account, Asked};
 pub use cell::{Cell, CellId, ModelId};
 pub use gcra::{Earned, Gcra, Rate, TooSoon};
-pub use hold::{Awaited, Cost, Hold, Stood};
+pub use hold::{Awaited, Cost, Hold, Needs, Stood};
 pub use key::{Fingerprint, Fingerprints, Key, Unknown, digest};
 pub use purse::{Purse, Short};
 pub use rules::{PlanRule, Rules, Special, matches};

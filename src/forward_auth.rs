@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `/auth` | the gateway, before each call | 200 and headers, or the refusal as the client is to get it |
 //! | `/refusal` | nginx, which passes on no refusal but 401 and 403 | the refusal that `/auth` gave, by its headers |
-//! | `/settle` | the gateway or the application, after the call | what it used; first settlement stands |
+//! | `/settle` | the gateway or the application, after the call | what it used; first settlement stands. 404: no such hold; 421: it lives on another replica, which is named |
 //!
 //! The original request is told in `x-forwarded-method`, `-host` and `-uri`, which Traefik and Caddy send, or in `x-original-method`,
 //! `-host` and `-uri`. `deploy/nginx`, `deploy/traefik` and `deploy/caddy` have it working.
@@ -314,6 +314,9 @@ impl Edge {
             Err(HoldError::Settled(..)) => plain(StatusCode::NO_CONTENT, ""),
             Err(error @ HoldError::Unknown(_)) => {
                 plain(StatusCode::NOT_FOUND, format!("{error}\n"))
+            }
+            Err(error @ HoldError::Elsewhere { .. }) => {
+                plain(StatusCode::MISDIRECTED_REQUEST, format!("{error}\n"))
             }
             Err(error) => plain(StatusCode::CONFLICT, format!("{error}\n")),
         }

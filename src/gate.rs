@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now};
 use crate::engine::{Account, Ask, Denied, Engine, Hold, Identified, Key, ModelId};
-use crate::id::{AccountId, KeyId, ModelName};
+use crate::id::{AccountId, KeyId, ModelName, ReplicaId};
 use crate::money::Amount;
 use crate::policy::StoreOutage;
 use crate::pricing::Price;
@@ -188,16 +188,16 @@ fn amounts(
 }
 
 impl Gate {
-    /// Over a loaded engine and its sync.
+    /// Over a loaded engine and its sync. Holds carry the replica's name, and there are at most so many.
     pub fn new(
         engine: Arc<Engine>,
         sync: SyncHandle,
         catalog: Arc<Catalog>,
         clock: Clock,
         metrics: Metrics,
-        holds_max: usize,
+        (replica, holds_max): (ReplicaId, usize),
     ) -> Arc<Self> {
-        let holds = Holds::new(holds_max);
+        let holds = Holds::new(replica, holds_max);
         Arc::new(Self {
             engine,
             sync,
@@ -569,6 +569,7 @@ impl Ticket {
     pub fn settle(mut self, outcome: Outcome) -> Charge {
         let terms = charge::Terms {
             price: self.price.as_deref(),
+            needs_usage: self.needs_usage(),
             held: self.hold.as_ref().map_or(Amount::ZERO, Hold::estimate),
             foreseen: self.foreseen,
             on_missing_usage: self.on_missing_usage,

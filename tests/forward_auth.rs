@@ -245,6 +245,21 @@ async fn caddy_passes_refusals_on() {
 }
 
 #[tokio::test]
+async fn told_at_a_wrong_replica_it_names_the_right_one() {
+    let beside = beside().await;
+    for (hold, status, words) in [
+        ("a~gateway-2~1.2", 421, "taken on replica `gateway-2`"),
+        ("a~1.2", 404, "there is no hold `a~1.2` here"),
+    ] {
+        let told = json!({"hold": hold, "status": 200}).to_string();
+        let got = call(beside.auth, post("/settle", &told)).await;
+        assert_eq!(got.status(), status, "{got:?}");
+        assert!(got.text().contains(words), "{got:?}");
+    }
+    assert_eq!(beside.calls("stray"), 2);
+}
+
+#[tokio::test]
 async fn who_has_no_token_is_not_answered() {
     let plan = Plan {
         token: Some("0123456789abcdef"),

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::clock::Clock;
-use tollgate::gate::{End, Outcome};
+use tollgate::gate::{Caller, End, HoldError, HoldRequest, Outcome, SettleAs};
+use tollgate::id::ReplicaId;
 use tollgate::meter::Reading;
 use tollgate::policy::{HoldRule, Policy};
 use tollgate::refusal::Reason;
+use tollgate::store::Store;
 use tollgate::store::embedded::Embedded;
 use tollgate::sync;
 use tollgate::telemetry::Levels;
@@ -211,6 +213,62 @@ async fn the_rate_that_a_first_call_sees_is_that_of_its_admission() {
     let ticket = node.admit("sk-a", "flat").await.unwrap();
     let rate = ticket.rate().unwrap();
     assert_eq!((rate.limit, rate.burst, rate.remaining), (1, 3, 2));
+}
+
+#[tokio::test]
+async fn a_hold_is_settled_where_it_was_taken_and_elsewhere_that_place_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path(), clock.clone()).unwrap());
+    let node = |name: &str| {
+        let name = ReplicaId::new(name).unwrap();
+        let settings = sync::Settings::default();
+        Node::over(
+            Arc::clone(&store),
+            name,
+            clock.clone(),
+            Policy::default(),
+            settings,
+        )
+    };
+    let (one, other) = (node("gateway-1"), node("gateway-2"));
+    let account = one.account("a", "5").await;
+    // The request's own id may have any character.
+    let request = HoldRequest {
+        caller: Caller::Secret("sk-a".into()),
+        model: Some("flat".into()),
+        amount: None,
+        input: None,
+        max_output: None,
+        ttl: None,
+        request_id: "gateway-2~1".into(),
+    };
+    let grant = one.core.gate.hold(request).await.unwrap();
+    let as_one = SettleAs::Amount(amount("1"));
+    let elsewhere = HoldError::Elsewhere {
+        id: grant.id.clone(),
+        taken_on: ReplicaId::new("gateway-1").unwrap(),
+        here: ReplicaId::new("gateway-2").unwrap(),
+    };
+    let gate = &other.core.gate;
+    assert_eq!(gate.settle_hold(&grant.id, as_one), Err(elsewhere.clone()));
+    assert_eq!(gate.release_hold(&grant.id), Err(elsewhere.clone()));
+    assert_eq!(
+        gate.settle_call(&grant.id, &used(1, 1)),
+        Err(elsewhere.clone())
+    );
+    assert!(
+        elsewhere
+            .to_string()
+            .contains("taken on replica `gateway-1`")
+    );
+    let gate = &one.core.gate;
+    assert!(gate.settle_hold(&grant.id, as_one).is_ok());
+    assert_eq!(one.balance(&account).await, amount("4"));
+    for never in ["a~gateway-1~2", "a~2", "a", "a~not a replica~2"] {
+        let unknown = Err(HoldError::Unknown(never.into()));
+        assert_eq!(gate.release_hold(never), unknown);
+    }
 }
 
 #[tokio::test]

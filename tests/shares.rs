@@ -371,6 +371,7 @@ fn a_rate_that_was_bought_ends_on_every_replica_at_its_last_instant() {
             effective: Timestamp::from_nanos(begins),
             expires: Some(Timestamp::from_nanos(ends)),
             order_id: "o-1".into(),
+            price: None,
         };
         let mut world = World::bought(policy.clone(), Duration::from_millis(100), vec![plan]);
         let mut due = [0; REPLICAS];

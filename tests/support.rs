@@ -1,6 +1,7 @@
 //! What the integration tests share: a core over a real store, and waiting for a condition.
 
 pub(crate) mod beside;
+pub(crate) mod cable;
 pub(crate) mod edge;
 pub(crate) mod gateway;
 pub(crate) mod haunted;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::id::{AccountId, KeyId};
+use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::ledger::Rejected;
 use crate::money::Amount;
 use crate::proto::convert::{FieldError, FieldErrorKind, shown};
@@ -113,6 +113,8 @@ pub(super) enum Fault {
     HoldIdReused,
     /// As many holds are open as a replica keeps.
     HoldsLimit(usize),
+    /// The hold lives on another replica; in words.
+    HoldElsewhere(ReplicaId, String),
     /// The hold was released.
     HoldReleased(String),
     /// The hold was settled.
@@ -369,6 +371,12 @@ impl Fault {
                 format!("the hold was settled to {amount}; CreditService.Adjust corrects a charge"),
             )
             .about("charged", amount.to_string()),
+            Self::HoldElsewhere(replica, words) => parts(
+                Code::FailedPrecondition,
+                "HOLD_ELSEWHERE",
+                words.clone(),
+            )
+            .about("replica", replica.as_str()),
             Self::HoldReleased(id) => parts(
                 Code::FailedPrecondition,
                 "HOLD_RELEASED",

@@ -9,7 +9,7 @@ use crate::gate::{Caller, Charge, HoldError, HoldRequest, SettleAs};
 use crate::money::Amount;
 use crate::proto::convert::{
     FieldError, account_id, amount, amount_from, certainty, counts, counts_from, duration_from,
-    key_id, model, shown, timestamp, token, token_or_none,
+    key_id, model, timestamp, token, token_or_none,
 };
 use crate::proto::v1::{self, hold_service_server::HoldService};
 use crate::refusal::{Reason, Refusal};
@@ -18,7 +18,7 @@ use crate::usage::Counts;
 /// The longest secret that is looked at: no key is longer.
 const SECRET_BYTES_MAX: usize = 512;
 
-/// The longest hold id: an account's name and a request id.
+/// The longest hold id: an account's name, a replica's, and a request id.
 const HOLD_ID_BYTES_MAX: usize = 512;
 
 #[tonic::async_trait]
@@ -147,8 +147,7 @@ impl Control {
     }
 
     fn hold_unit(&self, id: &str) -> Result<String, Fault> {
-        let unit = self.core().gate.hold_unit(id);
-        Ok(unit.ok_or_else(|| HoldError::Unknown(shown(id)))?)
+        Ok(self.core().gate.hold_unit(id)?)
     }
 }
 

@@ -128,6 +128,15 @@ impl Stood {
     }
 }
 
+/// What a call needs beside what is set aside for it.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// The plan's account, and how much it has too little, if the plan cannot pay its part.
+    pub plan: Option<(Arc<Account>, Amount)>,
+    /// Of money, for what the plan leaves.
+    pub money: Amount,
+}
+
 /// What a call cost in money, had it no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
@@ -263,6 +272,23 @@ impl Hold {
         beside.then_some(stood)
     }
 
+    /// What it would take beside what is set aside, were it settled now: of its plan what that cannot pay, and of money.
+    pub fn needs(&self, cost: Cost, counts: &Counts) -> Needs {
+        let extra = self.extra();
+        if extra.is_some_and(|extra| extra.shadow) {
+            return Needs::default();
+        }
+        let plan = extra.and_then(|extra| extra.plan.as_ref());
+        let (plan, left) = match plan.map(|plan| plan.missing(cost, counts)) {
+            None => (None, cost.amount()),
+            Some((missing, left)) => (missing, left),
+        };
+        Needs {
+            plan,
+            money: left.saturating_sub(self.amount()).or_zero(),
+        }
+    }
+
     /// Why it would have been refused, if its account were live.
     pub fn would_refuse(&self) -> Option<Reason> {
         self.extra()?.would
@@ -318,19 +344,45 @@ impl Drop for Hold {
 }
 
 impl PlanHold {
+    /// What the plan would be short of, were this settled now, and what that leaves to money. As [`Self::settle`], and nothing ends.
+    fn missing(&self, cost: Cost, counts: &Counts) -> (Option<(Arc<Account>, Amount)>, Amount) {
+        let held = self.hold.amount();
+        let key = self.hold.key();
+        match (self.metered(cost, counts), key) {
+            (Some(whole), Some(key)) => {
+                let account = key.account();
+                let there = held.saturating_add(account.purse().headroom().or_zero());
+                let missing = whole.saturating_sub(there);
+                let missing = missing
+                    .is_positive()
+                    .then(|| (Arc::clone(account), missing));
+                (missing, uncovered(cost.amount(), whole, whole.min(there)))
+            }
+            _ if self.estimate.is_positive() => {
+                (None, uncovered(cost.amount(), self.estimate, held))
+            }
+            _ => (None, cost.amount()),
+        }
+    }
+
+    /// What the call costs in the plan's unit, where its cost is worked out from its counts.
+    fn metered(&self, cost: Cost, counts: &Counts) -> Option<Amount> {
+        match cost {
+            Cost::Metered(_) => self.price.cost(counts).ok(),
+            Cost::Flat(_) => None,
+        }
+    }
+
     /// Ends it: the plan pays what it can. Returns what that leaves to money.
     fn settle(self, cost: Cost, certainty: Certainty, counts: &Counts) -> Amount {
+        let metered = self.metered(cost, counts);
         let Self {
             hold,
-            price,
             estimate,
             late,
+            ..
         } = self;
         let held = hold.amount();
-        let metered = match cost {
-            Cost::Metered(_) => price.cost(counts).ok(),
-            Cost::Flat(_) => None,
-        };
         match metered {
             Some(whole) => {
                 let paid = hold.settle_up_to(whole, certainty, counts);

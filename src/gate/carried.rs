@@ -9,17 +9,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::charge::{self, Charge, Foreseen, Outcome};
 use super::holds::{Kept, NOTHING, State};
 use super::{
     Caller, Gate, HoldError, HoldGrant, HoldRefused, Identified, RELOADS_MAX, RateView, Taken, Want,
 };
 use crate::clock::{Now, Timestamp};
-use crate::engine::{Account, Key, uncovered};
+use crate::engine::{Account, Key};
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::meter::Api;
 use crate::money::Amount;
 use crate::policy::Unsettled;
+use crate::pricing::Price;
 use crate::refusal::{Reason, Refusal};
 use crate::route::Terms;
 use crate::telemetry::Passage;
@@ -103,6 +106,15 @@ pub struct Unheard {
 pub(super) struct Carried {
     call: CallTerms,
     foreseen: Foreseen,
+    needs_usage: bool,
+}
+
+/// What a lease has too little of for a call.
+enum Short {
+    /// Its plan: by so much of the plan's unit.
+    Plan(Arc<Account>, Amount),
+    /// Money: so much is needed beside the hold.
+    Money(Arc<Account>, Amount),
 }
 
 /// The calls whose end was not told, the newest last.
@@ -151,7 +163,7 @@ impl Gate {
                 None => self.passing_key(call.by, now).await?,
             };
             let now = self.clock.now();
-            let id = [key.owner().as_str(), call.request].join("~");
+            let id = self.holds.id(key.owner(), call.request);
             if let Some(kept) = self.holds.open.get(&id) {
                 licence.into_iter().for_each(|passed| passed.hold.release());
                 // A call that is over does not pass again: what asks here is not the request that was let through.
@@ -185,11 +197,13 @@ impl Gate {
                     terms: Arc::clone(call.terms),
                 },
                 foreseen: want.foreseen,
+                needs_usage: price.as_ref().is_some_and(|price| price.needs_usage())
+                    || hold.plan_price().is_some_and(Price::needs_usage),
             };
             let granted = CallGrant {
                 rate: RateView::of(&key, at),
                 model: self.engine.model_name(model),
-                needs_usage: price.as_ref().is_some_and(|price| price.needs_usage()),
+                needs_usage: carried.needs_usage,
                 hold: self.keep(id, key, at, None, Some(carried), (hold, price, model)),
             };
             self.metrics.passage(Passage::Taken);
@@ -244,7 +258,10 @@ impl Gate {
             hold: Arc::clone(&kept.grant),
             rate: RateView::of(&kept.key, now),
             model: self.engine.model_name(kept.model),
-            needs_usage: kept.price.as_ref().is_some_and(|price| price.needs_usage()),
+            needs_usage: kept
+                .carried
+                .as_ref()
+                .is_some_and(|carried| carried.needs_usage),
         }
     }
 
@@ -254,44 +271,53 @@ impl Gate {
         kept.carried.as_ref().map(|carried| carried.call.clone())
     }
 
-    /// Whether an open call that has come this far costs no more than its hold and what its account still has. Asks for more of the
-    /// account's money if the lease is short of it, and waits for that, for a bounded time.
+    /// Whether an open call that has come this far costs no more than its hold and what its account still has: of the plan that pays
+    /// for it, and of money for what that leaves. Asks for more if a lease is short of it, and waits for that, for a bounded time.
     ///
     /// Nothing more is set aside: calls that run beyond their holds at the same time look at the same money.
     pub async fn covers(&self, id: &str, seen: &Outcome) -> bool {
-        let Some((key, beyond)) = self.beyond(id, seen) else {
-            return true;
-        };
-        let purse = key.account().purse();
-        if purse.headroom() >= beyond {
-            return true;
+        let wait = self.sync.refill_wait();
+        // Whatever comes of asking for more, here and below: what counts is what there is then.
+        match self.short(id, seen, false) {
+            None => return true,
+            Some(Short::Plan(account, amount)) => {
+                let _ = timeout(wait, self.sync.refill_some(&account, amount)).await;
+            }
+            Some(Short::Money(..)) => {}
         }
-        let refill = self.sync.refill(key.account(), beyond);
-        // Whatever came of it: what counts is what there is now.
-        let _ = tokio::time::timeout(self.sync.refill_wait(), refill).await;
-        purse.headroom() >= beyond
+        // Once its plan has no more to lease, money pays the rest.
+        if let Some(Short::Money(account, amount)) = self.short(id, seen, true) {
+            let _ = timeout(wait, self.sync.refill(&account, amount)).await;
+        }
+        self.short(id, seen, true).is_none()
     }
 
-    /// By how much an open call that ended like this would cost more than its hold; `None` if it would not.
-    fn beyond(&self, id: &str, seen: &Outcome) -> Option<(Arc<Key>, Amount)> {
+    /// What is missing to pay for an open call that ended like this; `None` if nothing is. Where its plan and money are both short, it
+    /// is the plan, unless that has no more to lease.
+    fn short(&self, id: &str, seen: &Outcome, plans_final: bool) -> Option<Short> {
         let kept = self.holds.open.get(id)?;
         let carried = kept.carried.as_ref()?;
         let State::Open(hold) = &kept.state else {
             return None;
         };
         let charge = charge::charge(&carried.terms(&kept), seen)?;
-        let stood = hold.stood();
-        let counts = Some(&charge.counts).filter(|_| !charge.flat);
-        let plan = stood.as_ref().and_then(|stood| stood.plan(counts));
-        let cost = plan.map_or(charge.amount, |(plan, cost)| {
-            let held = hold.plan().map_or(Amount::ZERO, |(held, _)| held);
-            let has = held.saturating_add(plan.purse().headroom().or_zero());
-            uncovered(charge.amount, cost, has.min(cost))
-        });
-        let beyond = cost.saturating_sub(kept.grant.amount);
-        beyond
-            .is_positive()
-            .then(|| (Arc::clone(&kept.key), beyond))
+        let needs = hold.needs(charge.cost(), &charge.counts);
+        let account = kept.key.account();
+        let plan = needs
+            .plan
+            .map(|(account, amount)| Short::Plan(account, amount));
+        if kept.price.is_none() {
+            // No price in money is known, or the call costs none: its plan pays, or nothing does.
+            return plan;
+        }
+        let missing = needs
+            .money
+            .saturating_sub(account.purse().headroom().or_zero());
+        if !missing.is_positive() {
+            return None;
+        }
+        let plan = plan.filter(|_| !plans_final);
+        Some(plan.unwrap_or_else(|| Short::Money(Arc::clone(account), needs.money)))
     }
 
     /// What [`Gate::ready_call`] waits for; `None` if it would not wait.
@@ -318,7 +344,7 @@ impl Gate {
         let now = self.clock.now();
         let Some(mut kept) = self.holds.open.get_mut(id) else {
             self.metrics.passage(Passage::Stray);
-            return Err(HoldError::Unknown(id.into()));
+            return Err(self.holds.missing(id));
         };
         if let State::Ended(charge) = kept.state {
             self.metrics.passage(Passage::Again);
@@ -395,6 +421,7 @@ impl Carried {
     fn terms<'a>(&self, kept: &'a Kept) -> charge::Terms<'a> {
         charge::Terms {
             price: kept.price.as_deref(),
+            needs_usage: self.needs_usage,
             held: kept.estimate,
             foreseen: self.foreseen,
             on_missing_usage: self.call.terms.on_missing_usage,

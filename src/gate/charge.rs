@@ -86,6 +86,16 @@ pub struct Charge {
     pub flat: bool,
 }
 
+impl Charge {
+    /// What its hold is settled with.
+    pub(super) const fn cost(&self) -> Cost {
+        match self.flat {
+            true => Cost::Flat(self.amount),
+            false => Cost::Metered(self.amount),
+        }
+    }
+}
+
 /// What is known of a call before it is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreseen {
@@ -137,8 +147,10 @@ impl Foreseen {
 /// The terms that a call is charged on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms<'a> {
-    /// `None` for a free route.
+    /// `None` for a free route, and where only a plan pays.
     pub(super) price: Option<&'a Price>,
+    /// The cost depends on what the upstream says it used: in money, or in the plan that pays.
+    pub(super) needs_usage: bool,
     pub(super) held: Amount,
     pub(super) foreseen: Foreseen,
     pub(super) on_missing_usage: OnMissingUsage,
@@ -149,7 +161,7 @@ pub(super) struct Terms<'a> {
 pub(super) fn charge(terms: &Terms<'_>, outcome: &Outcome) -> Option<Charge> {
     let Outcome { end, reading, .. } = outcome;
     let forgiven = terms.on_upstream_error == OnUpstreamError::Free;
-    let flat = terms.price.is_none_or(|price| !price.needs_usage());
+    let flat = !terms.needs_usage;
     match (end, reading.usage) {
         (End::NoAnswer | End::ClientFailed, _) => None,
         (End::ErrorStatus | End::Cut, _) if forgiven => None,
@@ -259,12 +271,9 @@ fn partly(said: Counts, terms: &Terms<'_>, outcome: &Outcome) -> Counts {
 pub(super) fn end(hold: Option<Hold>, charge: Option<Charge>) -> Charge {
     match charge {
         Some(charge) => {
-            let cost = if charge.flat {
-                Cost::Flat(charge.amount)
-            } else {
-                Cost::Metered(charge.amount)
-            };
-            let settled = hold.map(|hold| hold.settle_as(cost, charge.certainty, &charge.counts));
+            let settle =
+                |hold: Hold| hold.settle_as(charge.cost(), charge.certainty, &charge.counts);
+            let settled = hold.map(settle);
             Charge {
                 amount: settled.unwrap_or(charge.amount),
                 ..charge

@@ -13,7 +13,7 @@ use super::charge::{self, Charge, Foreseen};
 use super::{End, Gate, Priced, Taken, Want};
 use crate::clock::{Monotonic, Now, Timestamp};
 use crate::engine::{Account, Awaited, Engine, Hold, Key, ModelId, Stood};
-use crate::id::{AccountId, KeyId};
+use crate::id::{AccountId, KeyId, ReplicaId};
 use crate::money::Amount;
 use crate::policy::Unsettled;
 use crate::pricing::Price;
@@ -97,9 +97,21 @@ pub enum SettleAs {
 pub enum HoldError {
     /// No hold of that id on this replica, or it ended long ago.
     #[error(
-        "there is no hold `{0}` here: it never was, ended more than {REMEMBERED:?} ago, or was taken on another replica"
+        "there is no hold `{0}` here: it never was, or ended more than {REMEMBERED:?} ago, or this replica was restarted since"
     )]
     Unknown(String),
+    /// It was taken on another replica, and lives there.
+    #[error(
+        "hold `{id}` is not here: it was taken on replica `{taken_on}`, and this is `{here}`; say it there"
+    )]
+    Elsewhere {
+        /// The hold.
+        id: String,
+        /// Where it lives.
+        taken_on: ReplicaId,
+        /// Who was told.
+        here: ReplicaId,
+    },
     /// It was settled: the first settlement stands, and is given again.
     #[error("hold `{0}` was settled already")]
     Settled(String, Charge),
@@ -119,6 +131,7 @@ pub enum HoldError {
 
 /// The holds of one replica.
 pub(super) struct Holds {
+    replica: ReplicaId,
     pub(super) open: DashMap<String, Kept, foldhash::fast::RandomState>,
     /// How many are kept. Counted here: to count them there, every part of the map must be locked in turn.
     kept: AtomicUsize,
@@ -237,11 +250,32 @@ impl Kept {
 }
 
 impl Holds {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(replica: ReplicaId, max: usize) -> Self {
         Self {
+            replica,
             open: DashMap::default(),
             kept: AtomicUsize::new(0),
             max,
+        }
+    }
+
+    /// The id of a hold: who pays, the replica that it lives on, and the request. Neither of the first two has a `~` in its name, so no
+    /// two accounts can mean the same hold, and whoever is told of it at a wrong place can say which is the right one.
+    pub(super) fn id(&self, account: &AccountId, request: &str) -> String {
+        [account.as_str(), self.replica.as_str(), request].join("~")
+    }
+
+    /// Why there is no hold of an id here.
+    pub(super) fn missing(&self, id: &str) -> HoldError {
+        let mut parts = id.splitn(3, '~').skip(1);
+        let taken_on = parts.next().and_then(|name| ReplicaId::new(name).ok());
+        match (taken_on, parts.next()) {
+            (Some(taken_on), Some(_)) if taken_on != self.replica => HoldError::Elsewhere {
+                id: id.into(),
+                taken_on,
+                here: self.replica.clone(),
+            },
+            _ => HoldError::Unknown(id.into()),
         }
     }
 
@@ -312,8 +346,7 @@ impl Gate {
                 None => self.caller(&request.caller, now).await?,
             };
             let now = self.clock.now();
-            // No account has a `~` in its name, so no two accounts can mean the same hold.
-            let id = format!("{}~{}", key.owner(), request.request_id);
+            let id = self.holds.id(key.owner(), &request.request_id);
             if let Some(known) = self.known_hold(&id, &key) {
                 licence.into_iter().for_each(|passed| passed.hold.release());
                 return known;
@@ -430,11 +463,8 @@ impl Gate {
 
     /// Ends a hold with what its call used. Lands also after the hold has expired; the first settlement stands.
     pub fn settle_hold(&self, id: &str, how: SettleAs) -> Result<Charge, HoldError> {
-        let mut kept = self
-            .holds
-            .open
-            .get_mut(id)
-            .ok_or_else(|| HoldError::Unknown(id.into()))?;
+        let kept = self.holds.open.get_mut(id);
+        let mut kept = kept.ok_or_else(|| self.holds.missing(id))?;
         let settled = |charge| HoldError::Settled(id.into(), charge);
         if let State::Ended(charge) = kept.state {
             return Err(settled(charge));
@@ -474,19 +504,17 @@ impl Gate {
 
     /// Ends a hold: its call never took place. Released twice, it is released.
     pub fn release_hold(&self, id: &str) -> Result<(), HoldError> {
-        let mut kept = self
-            .holds
-            .open
-            .get_mut(id)
-            .ok_or_else(|| HoldError::Unknown(id.into()))?;
+        let kept = self.holds.open.get_mut(id);
+        let mut kept = kept.ok_or_else(|| self.holds.missing(id))?;
         kept.release()
             .map_err(|charge| HoldError::Settled(id.into(), charge))
     }
 
-    /// The unit of a hold's account; `None` if there is no such hold here.
-    pub fn hold_unit(&self, id: &str) -> Option<String> {
-        let kept = self.holds.open.get(id)?;
-        Some(kept.key.account().rules().unit.clone())
+    /// The unit of a hold's account.
+    pub fn hold_unit(&self, id: &str) -> Result<String, HoldError> {
+        let kept = self.holds.open.get(id);
+        let kept = kept.ok_or_else(|| self.holds.missing(id))?;
+        Ok(kept.key.account().rules().unit.clone())
     }
 
     /// Ends holds whose time is over, as their accounts' policies say, and forgets those that ended long ago. Returns how many

@@ -3,6 +3,7 @@
 use tollgate::proto::v1;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 use v1::hold_request::Caller;
 use v1::hold_service_client::HoldServiceClient;
 use v1::settle_request::Cost;
@@ -288,6 +289,22 @@ async fn wrong_requests_are_named() {
     let cost = Cost::Amount(usd(1).unwrap());
     let unknown = client(&api).settle(settle("a:nothing", cost)).await;
     assert_eq!(refused(unknown), said(Code::NotFound, "HOLD_NOT_FOUND"));
+    let cost = Cost::Amount(usd(1).unwrap());
+    let elsewhere = client(&api).settle(settle("a~gateway-2~1", cost)).await;
+    let status = elsewhere.unwrap_err();
+    let info = status.get_error_details().error_info().cloned().unwrap();
+    assert_eq!(
+        (
+            status.code(),
+            info.reason.as_str(),
+            &info.metadata["replica"]
+        ),
+        (
+            Code::FailedPrecondition,
+            "HOLD_ELSEWHERE",
+            &"gateway-2".to_owned()
+        )
+    );
     let held = hold(&api, by_secret("a", 1, "")).await;
     let none = v1::SettleRequest {
         hold_id: held.hold_id.clone(),

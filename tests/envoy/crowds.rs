@@ -7,7 +7,12 @@ use crate::support::node::amount;
 
 #[tokio::test]
 async fn of_500_calls_at_once_exactly_those_pass_that_are_paid_for() {
-    for file in ["ext-authz-access-log.yaml", "ext-proc.yaml"] {
+    for file in [
+        "ext-authz-access-log.yaml",
+        "ext-authz-ext-proc.yaml",
+        "ext-proc.yaml",
+        "rate-limit.yaml",
+    ] {
         let plan = Plan {
             money: "50",
             ..Plan::default()

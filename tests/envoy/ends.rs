@@ -3,9 +3,10 @@
 use serde_json::json;
 use tollgate::gateway;
 use tollgate::money::Amount;
-use tollgate::policy::{HoldRule, Policy};
+use tollgate::policy::{HoldRule, Policy, Unsettled};
 
 use crate::support::beside::{Beside, Plan, cost};
+use crate::support::cable::{Cable, State};
 use crate::support::gateway::{Gateway, free_port};
 use crate::support::http::{Wire, call, post};
 use crate::support::node::amount;
@@ -14,6 +15,7 @@ use crate::support::upstream::{Reply, Upstream, chunk};
 
 const CHAT: &str = "/v1/chat/completions";
 const ASK: &str = r#"{"model":"tokens","max_tokens":9,"messages":[]}"#;
+const FLAT: &str = r#"{"model":"flat","messages":[]}"#;
 const STREAM: &str = r#"{"model":"tokens","stream":true,"stream_options":{"include_usage":true},"max_tokens":9,"n":1,"messages":[]}"#;
 const DELTA: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
 
@@ -174,34 +176,72 @@ async fn a_stream_is_cut_when_the_money_runs_out() {
 }
 
 #[tokio::test]
-async fn an_envoy_that_gave_up_waiting_leaves_a_hold_that_expires() {
+async fn a_client_that_leaves_before_its_rate_limit_is_told_of_is_charged_by_policy_once() {
+    let beside = gave_up(Unsettled::Charge).await;
+    let upstream = Upstream::start().await;
+    let envoy = Gateway::envoy("rate-limit.yaml", beside.envoy, upstream.address, &[]).await;
+    let (reply, pieces) = Reply::stream();
+    upstream.then(reply);
+    let mut wire = Wire::connect(envoy.at).await;
+    wire.send(post(CHAT, STREAM)).await;
+    pieces.send(chunk(DELTA)).unwrap();
+    assert_eq!(wire.head().await.unwrap().status(), 200);
+    let held = beside.held();
+    assert!(held.is_positive());
+    drop(wire);
+    upstream.has_closed(1).await;
+    expired(&beside).await;
+    beside.check_spent(held).await;
+    assert_eq!((beside.calls("settled"), beside.calls("expired")), (0, 1));
+    assert_eq!(beside.node.core.gate.unheard_calls().len(), 1);
+}
+
+#[tokio::test]
+async fn an_envoy_that_gave_up_waiting_leaves_a_hold_that_expires_by_policy() {
+    for unsettled in [Unsettled::Release, Unsettled::Charge] {
+        check_gave_up(unsettled).await;
+    }
+}
+
+/// Holds that soon expire.
+async fn gave_up(unsettled: Unsettled) -> Beside {
     let plan = Plan {
         policy: Policy {
             hold_ms_max: 1_000,
+            unsettled,
             ..Policy::default()
         },
         ..Plan::default()
     };
-    let beside = plan.start().await;
-    let edits = [("timeout: 2.5s", "timeout: 0.001s".to_owned())];
-    let file = "ext-authz-access-log.yaml";
-    let envoy = Gateway::envoy(file, beside.envoy, beside.model, &edits).await;
-    until("Envoy gives up after a hold was taken", async || {
-        let before = beside.calls("taken");
-        let got = call(envoy.at, post(CHAT, ASK)).await;
-        let taken = beside.calls("taken") > before;
-        (taken && got.status() == 503).then_some(())
-    })
-    .await;
+    plan.start().await
+}
+
+async fn expired(beside: &Beside) {
     let gate = &beside.node.core.gate;
     until("the hold expires", async || {
         gate.expire_holds();
         (beside.calls("expired") >= 1 && beside.held() == Amount::ZERO).then_some(())
     })
     .await;
-    // Those that passed were charged, the one that did not was not.
-    let passed = beside.calls("settled");
-    let spent = beside.spent().await;
-    assert_eq!(beside.calls("taken"), passed + beside.calls("expired"));
-    assert!(spent == Amount::ZERO || passed > 0, "{spent} for {passed}");
+}
+
+async fn check_gave_up(unsettled: Unsettled) {
+    let beside = gave_up(unsettled).await;
+    let edits = [("timeout: 2.5s", "timeout: 0.5s".to_owned())];
+    let file = "ext-authz-access-log.yaml";
+    let cable = Cable::to(beside.envoy).await;
+    let envoy = Gateway::envoy(file, cable.at, beside.model, &edits).await;
+    assert_eq!(call(envoy.at, post(CHAT, FLAT)).await.status(), 200);
+    cable.set(State::Mute);
+    let got = call(envoy.at, post(CHAT, FLAT)).await;
+    assert_eq!((got.status(), beside.calls("taken")), (503, 2), "{got:?}");
+    cable.set(State::Whole);
+    expired(&beside).await;
+    // The one that passed is charged, the other as the policy says.
+    let spent = match unsettled {
+        Unsettled::Release => "1",
+        Unsettled::Charge => "2",
+    };
+    beside.check_spent(amount(spent)).await;
+    assert_eq!((beside.calls("settled"), beside.calls("expired")), (1, 1));
 }

@@ -86,7 +86,7 @@ async fn check_anthropic(file: &str) {
     assert_eq!((beside.calls("taken"), beside.calls("settled")), (2, 2));
 }
 
-async fn check_way(file: &str) {
+pub(super) async fn limited() -> Beside {
     let plan = Plan {
         policy: Policy {
             qps: Some(100),
@@ -94,9 +94,18 @@ async fn check_way(file: &str) {
         },
         ..Plan::default()
     };
-    let beside = plan.start().await;
+    plan.start().await
+}
+
+async fn check_way(file: &str) {
+    let beside = limited().await;
     let envoy = Gateway::envoy(file, beside.envoy, beside.model, &[]).await;
-    let sdk = client(&envoy, "sk-a");
+    check_calls(&beside, &envoy).await;
+}
+
+/// A call and a stream through an Envoy, of an account with a rate limit of 100.
+pub(super) async fn check_calls(beside: &Beside, envoy: &Gateway) {
+    let sdk = client(envoy, "sk-a");
     let mut spent = paid(&sdk, "chat.py", &STREAM).await;
     beside.check_spent(spent).await;
     let seen = sdk.run("chat.py", &PLAIN).await;
@@ -205,6 +214,101 @@ async fn in_the_place_of_a_rate_limit_service() {
     beside.check_spent(spent).await;
 }
 
+/// An application's answers, as the client asks for them.
+const ANSWER: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"tokens","choices":[{"index":0,
+"finish_reason":"stop","message":{"role":"assistant","content":"Hello from the stand-in model. You said: Say hello"}}],
+"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#;
+const PIECES: [&str; 3] = [
+    concat!(
+        r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"tokens","choices":[{"index":0,"#,
+        r#""delta":{"content":"Hello from the stand-in model. You said: Say hello"},"finish_reason":"stop"}]}"#,
+        "\n\n"
+    ),
+    concat!(
+        r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"tokens","choices":[],"#,
+        r#""usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16}}"#,
+        "\n\n"
+    ),
+    "data: [DONE]\n\n",
+];
+
+#[tokio::test]
+async fn the_official_client_and_an_application_that_tells_itself() {
+    let beside = Beside::start().await;
+    let application = Upstream::start().await;
+    let file = "ext-authz-holds.yaml";
+    let envoy = Gateway::envoy(file, beside.envoy, application.address, &[]).await;
+    let sdk = client(&envoy, "sk-a");
+    let (_stop, mut api) = holds_api(&beside).await;
+    let mut spent = Amount::ZERO;
+    let answers = [
+        (&PLAIN[..], Reply::json(ANSWER)),
+        (&STREAM[..], Reply::events(&PIECES)),
+    ];
+    for (at, (options, reply)) in answers.into_iter().enumerate() {
+        application.then(reply);
+        let seen = sdk.run("chat.py", options).await;
+        assert_eq!(seen["ok"], true, "{options:?}: {seen}");
+        let request = application.seen().remove(at);
+        let usage = &seen["usage"];
+        let count = |name: &str| usage[name].as_u64().unwrap();
+        let counts = counts(count("prompt_tokens"), count("completion_tokens"));
+        let hold = request.header("x-tollgate-hold").unwrap();
+        let settled = settle(&mut api, hold, counts).await;
+        assert!(!settled.replayed);
+        spent = sum(spent, cost(usage));
+        beside.check_spent(spent).await;
+    }
+    check_refusals(&beside, &envoy, true).await;
+    beside.check_spent(spent).await;
+}
+
+fn counts(input: u64, output: u64) -> v1::MeterCounts {
+    let count = |meter: v1::Meter, count| v1::MeterCount {
+        meter: meter.into(),
+        count,
+    };
+    v1::MeterCounts {
+        counts: vec![
+            count(v1::Meter::Input, input),
+            count(v1::Meter::Output, output),
+        ],
+    }
+}
+
+/// The control API of the replica, for an application.
+async fn holds_api(
+    beside: &Beside,
+) -> (
+    tokio::sync::watch::Sender<bool>,
+    HoldServiceClient<tonic::transport::Channel>,
+) {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let settings = control::Settings {
+        listen: control::Listen::Tcp(([127, 0, 0, 1], 0).into()),
+        token: None,
+        signing: None,
+        tls: None,
+        drain: std::time::Duration::from_secs(5),
+    };
+    let api = control::serve(beside.node.core.clone(), settings, stopped);
+    let at = api.await.unwrap().local_addr.unwrap();
+    let client = HoldServiceClient::connect(format!("http://{at}")).await;
+    (stop, client.unwrap())
+}
+
+async fn settle(
+    api: &mut HoldServiceClient<tonic::transport::Channel>,
+    hold: &str,
+    counts: v1::MeterCounts,
+) -> v1::SettleResponse {
+    let settle = v1::SettleRequest {
+        hold_id: hold.to_owned(),
+        cost: Some(v1::settle_request::Cost::Counts(counts)),
+    };
+    api.settle(settle).await.unwrap().into_inner()
+}
+
 #[tokio::test]
 async fn asked_before_and_told_by_the_application() {
     let beside = Beside::start().await;
@@ -225,31 +329,9 @@ async fn asked_before_and_told_by_the_application() {
     assert_eq!(seen.header("accept-encoding"), Some("identity"), "{seen:?}");
     let hold = seen.header("x-tollgate-hold").unwrap();
     assert!(beside.held().is_positive());
-    let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let settings = control::Settings {
-        listen: control::Listen::Tcp(([127, 0, 0, 1], 0).into()),
-        token: None,
-        signing: None,
-        tls: None,
-        drain: std::time::Duration::from_secs(5),
-    };
-    let api = control::serve(beside.node.core.clone(), settings, stopped);
-    let at = api.await.unwrap().local_addr.unwrap();
-    let client = HoldServiceClient::connect(format!("http://{at}")).await;
-    let mut client = client.unwrap();
-    let count = |meter: v1::Meter, count| v1::MeterCount {
-        meter: meter.into(),
-        count,
-    };
-    let counts = v1::MeterCounts {
-        counts: vec![count(v1::Meter::Input, 7), count(v1::Meter::Output, 3)],
-    };
+    let (_stop, mut client) = holds_api(&beside).await;
     for replayed in [false, true] {
-        let settle = v1::SettleRequest {
-            hold_id: hold.to_owned(),
-            cost: Some(v1::settle_request::Cost::Counts(counts.clone())),
-        };
-        let settled = client.settle(settle).await.unwrap().into_inner();
+        let settled = settle(&mut client, hold, counts(7, 3)).await;
         assert_eq!(settled.replayed, replayed);
     }
     beside

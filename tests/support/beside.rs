@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tollgate::clock::Clock;
 use tollgate::control::Listen;
 use tollgate::demo::standin;
 use tollgate::gateway::{self, Gateway};
 use tollgate::id::AccountId;
 use tollgate::money::Amount;
 use tollgate::policy::Policy;
+use tollgate::pricing::Price;
 use tollgate::{envoy, forward_auth};
 
-use super::node::{Node, amount};
+use super::node::{Node, amount, layer};
 use super::within;
 
 /// What differs from the usual.
@@ -26,6 +28,9 @@ pub(crate) struct Plan {
     pub(crate) token: Option<&'static str>,
     /// The section `[envoy]` as it is written, for what its rate limits name.
     pub(crate) written: &'static str,
+    /// Prices beside the usual ones.
+    pub(crate) prices: Vec<Price>,
+    pub(crate) clock: Clock,
 }
 
 impl Default for Plan {
@@ -37,6 +42,8 @@ impl Default for Plan {
             cut_overrun: false,
             token: None,
             written: "[envoy]",
+            prices: Vec::new(),
+            clock: Clock::system(),
         }
     }
 }
@@ -50,7 +57,7 @@ pub(crate) struct Beside {
     pub(crate) socket: PathBuf,
     /// Where the others ask.
     pub(crate) auth: SocketAddr,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     money: Amount,
     _dir: tempfile::TempDir,
     _model: watch::Sender<bool>,
@@ -58,7 +65,9 @@ pub(crate) struct Beside {
 
 impl Plan {
     pub(crate) async fn start(self) -> Beside {
-        let node = Node::embedded_with(self.policy);
+        let mut layer = layer(self.policy);
+        layer.prices.extend(self.prices);
+        let node = Node::embedded_under(self.clock, layer);
         let account = node.account("a", self.money).await;
         let (model_stop, stopped) = watch::channel(false);
         let settings = standin::Settings::new((Ipv4Addr::LOCALHOST, 0).into());
@@ -94,7 +103,7 @@ impl Plan {
             envoy: envoy.await.unwrap().local_addrs[0],
             socket,
             auth: auth.await.unwrap().local_addr.unwrap(),
-            _stop: stop,
+            stop,
             money: amount(self.money),
             _dir: dir,
             _model: model_stop,
@@ -121,6 +130,11 @@ impl Beside {
 
     pub(crate) async fn check_spent(&self, expected: Amount) {
         assert_eq!(self.spent().await, expected);
+    }
+
+    /// Tells the edges to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
     }
 
     pub(crate) fn held(&self) -> Amount {

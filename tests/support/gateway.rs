@@ -22,6 +22,24 @@ pub(crate) fn deployed(file: &str, edits: &[(&str, String)]) -> String {
     text
 }
 
+/// A file of `deploy/envoy` with its ports put in place. `edits` come on top.
+pub(crate) fn bootstrap(
+    file: &str,
+    tollgate: SocketAddr,
+    model: SocketAddr,
+    edits: &[(&str, String)],
+) -> String {
+    let port = |port: u16| format!("port_value: {port}");
+    let mut all = vec![
+        ("port_value: 10000", port(0)),
+        ("port_value: 9901", port(0)),
+        ("port_value: 9001", port(tollgate.port())),
+        ("port_value: 8000", port(model.port())),
+    ];
+    all.extend(edits.iter().map(|(from, to)| (*from, to.clone())));
+    deployed(&format!("envoy/{file}"), &all)
+}
+
 /// The binary of Envoy in the tests' environment.
 pub(crate) fn envoy_binary() -> PathBuf {
     let lib = in_environment("lib");
@@ -68,15 +86,11 @@ impl Gateway {
         model: SocketAddr,
         edits: &[(&str, String)],
     ) -> Self {
-        let port = |port: u16| format!("port_value: {port}");
-        let mut all = vec![
-            ("port_value: 10000", port(0)),
-            ("port_value: 9901", port(0)),
-            ("port_value: 9001", port(tollgate.port())),
-            ("port_value: 8000", port(model.port())),
-        ];
-        all.extend(edits.iter().map(|(from, to)| (*from, to.clone())));
-        let text = deployed(&format!("envoy/{file}"), &all);
+        Self::envoy_by(&bootstrap(file, tollgate, model, edits)).await
+    }
+
+    /// Envoy by a whole configuration.
+    pub(crate) async fn envoy_by(text: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("envoy.yaml"), text).unwrap();
         let mut command = Command::new(envoy_binary());

@@ -231,6 +231,16 @@ impl Node {
         self.core.sync.refresh(account).await.unwrap();
     }
 
+    /// Carries a command out, and knows of it here at once.
+    pub(crate) async fn run(&self, account: &AccountId, action: Action) {
+        let command = Command {
+            idempotency_key: None,
+            action,
+        };
+        self.core.books.run(account, command).await.unwrap();
+        self.core.sync.refresh(account).await.unwrap();
+    }
+
     /// Pays money in, once per order.
     pub(crate) async fn recharge(&self, account: &AccountId, order: &str, money: &str) {
         self.try_recharge(account, order, money).await.unwrap();

@@ -156,6 +156,24 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// SIGSTOP, until every thread of it stands still.
+    pub(crate) async fn freeze(&self) {
+        self.signal("-STOP").await;
+        let tasks = format!("/proc/{}/task", self.child.id().expect("it runs"));
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+            // Its state stands after its name, which may have any character.
+            stat.unwrap()
+                .rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.trim().starts_with('T'))
+        };
+        until("every thread stands still", async || {
+            std::fs::read_dir(&tasks).unwrap().all(stands).then_some(())
+        })
+        .await;
+    }
+
     /// SIGTERM, and its end: exit code 0, and no panic on the way.
     pub(crate) async fn terminate(self) {
         self.signal("-TERM").await;

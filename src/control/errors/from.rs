@@ -83,6 +83,9 @@ impl From<HoldError> for Fault {
     fn from(error: HoldError) -> Self {
         match error {
             HoldError::Unknown(id) => Self::NotFound(Thing::Hold, id),
+            HoldError::Elsewhere { ref taken_on, .. } => {
+                Self::HoldElsewhere(taken_on.clone(), error.to_string())
+            }
             HoldError::Settled(_, charge) => Self::HoldSettled(charge.amount),
             HoldError::NotCarried(_) => {
                 Self::Field(FieldError::invalid("hold_id", error.to_string()))

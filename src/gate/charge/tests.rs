@@ -64,6 +64,7 @@ fn check(
     };
     let terms = Terms {
         price: Some(price),
+        needs_usage: price.needs_usage(),
         held: amount("77"),
         foreseen,
         on_missing_usage,
