@@ -265,6 +265,11 @@ fn twice(taken: &[String]) -> BTreeSet<String> {
     more.map(|(id, _)| id).collect()
 }
 
+/// Which one it is of its account's: an id ends with the event's time.
+fn numbered(id: &str) -> &str {
+    id.rsplit_once('/').unwrap().0
+}
+
 /// Each account's events ascend: an id is `ACCOUNT/NUMBER…`.
 fn in_order(taken: &[String]) {
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();

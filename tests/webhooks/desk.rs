@@ -1,7 +1,7 @@
 //! What people see and ask for, by the command line: over the embedded store, where one process sends.
 
-use super::Rig;
 use super::receiver::Mode;
+use super::{Rig, numbered};
 use crate::support::within;
 use crate::system::process::Process;
 
@@ -87,11 +87,6 @@ async fn an_endpoint_that_is_gone_is_left_alone_until_it_is_enabled() {
     process.cli("webhooks enable billing").await;
     taken(&rig, &["a/1", "a/2", "a/3"]).await;
     is(process, "healthy").await;
-}
-
-/// Which one it is of its account's: an id ends with the event's time.
-fn numbered(id: &str) -> &str {
-    id.rsplit_once('/').unwrap().0
 }
 
 async fn taken(rig: &Rig, ids: &[&str]) {

@@ -12,7 +12,7 @@ use tollgate::sync::Settings;
 use tollgate::{config, webhooks};
 
 use super::receiver::Receiver;
-use super::{BEFORE_ALL, CONFIG, SECRET, SECRET_BEFORE, in_order, twice};
+use super::{BEFORE_ALL, CONFIG, SECRET, SECRET_BEFORE, in_order, numbered, twice};
 use crate::support::haunted::{Haunt, Haunted};
 use crate::support::node::Node;
 use crate::support::until;
@@ -65,7 +65,8 @@ impl Rig {
     async fn takes(&self, ids: &[&str]) {
         let all: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
         until(&format!("{ids:?} are taken"), async || {
-            let taken: BTreeSet<_> = self.receiver.taken().into_iter().collect();
+            let taken = self.receiver.taken();
+            let taken = taken.iter().map(|id| numbered(id).to_owned()).collect();
             all.is_subset(&taken).then_some(())
         })
         .await;
