@@ -178,10 +178,11 @@ pub fn cut(tail: &mut Vec<Entry>, since: u64) -> u64 {
         .drain(..tail.len().saturating_sub(TAIL_MAX))
         .filter(|entry| !entry.kind.is_derived())
         .collect();
-    let gone = older.drain(..older.len().saturating_sub(OLDER_MAX));
+    let mut gone = older.drain(..older.len().saturating_sub(OLDER_MAX));
     let since = gone
-        .last()
+        .next_back()
         .map_or(since, |last| last.sequence.saturating_add(1));
+    drop(gone);
     tail.splice(..0, older);
     since
 }

@@ -141,7 +141,7 @@ fn commands_from_before_what_is_read_are_kept_if_none_is_missing_between() {
     let fresh = read(Some(&known), &account);
     assert_eq!(fresh.since, known.since);
     assert!(fresh.since < read(None, &account).since);
-    let orders = fresh
+    let mut orders = fresh
         .tail
         .iter()
         .filter_map(|entry| entry.order_id.as_deref());
@@ -150,7 +150,7 @@ fn commands_from_before_what_is_read_are_kept_if_none_is_missing_between() {
         "older than what was read"
     );
     assert_eq!(orders.clone().filter(|order| *order == "o20").count(), 1);
-    assert_eq!(orders.last(), Some("newest"));
+    assert_eq!(orders.next_back(), Some("newest"));
 }
 
 #[test]
