@@ -170,7 +170,7 @@ pub struct SyncSettings {
 pub struct ProxySettings {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Threads; `None` is one for each core. See [`ProxySettings::worker_count`].
+    /// Threads, and as many for the services that Envoy asks; `None` is one for each core. See [`ProxySettings::worker_count`].
     pub workers: Option<usize>,
     /// Client connections at once, over all workers.
     pub connections_max: usize,
