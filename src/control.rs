@@ -487,6 +487,7 @@ impl Control {
             idempotency_key: Some(request_id),
             action,
         };
+        self.check_no_plan_has_key(id, &command).await?;
         let done = self.core().books.run(id, command).await?;
         self.refresh(id).await;
         self.moved(done)

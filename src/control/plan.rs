@@ -106,23 +106,45 @@ impl Control {
         Ok(read.is_some_and(|read| read.claims.iter().any(Option::is_some)))
     }
 
-    /// That the idempotency key stands for nothing else: of the account, or of another of its plans. Each of them keeps the keys of its
-    /// own commands, so they are asked one by one; a purchase is rare.
+    /// That the idempotency key stands for nothing else: of the account, or of another of its plans.
     async fn check_key_is_free(&self, owner: &Snapshot, command: &Command) -> Result<(), Fault> {
+        let stands = self.was_asked(&owner.book.account, command).await?;
+        if stands || self.has_plan_key(owner, command).await? {
+            return Err(reused(command));
+        }
+        Ok(())
+    }
+
+    /// That the idempotency key of a command on an account does not stand for a purchase of one of its plans. A repeat is let through.
+    pub(super) async fn check_no_plan_has_key(
+        &self,
+        id: &AccountId,
+        command: &Command,
+    ) -> Result<(), Fault> {
+        let claims: Vec<String> = command.claims().into_iter().take(1).collect();
+        let Some(owner) = self.core().store.read(id, &claims).await? else {
+            return Ok(());
+        };
+        let is_repeat = owner.claims.iter().any(Option::is_some);
+        if !is_repeat && self.has_plan_key(&owner, command).await? {
+            return Err(reused(command));
+        }
+        Ok(())
+    }
+
+    /// Whether the idempotency key stands for a purchase of one of these plans. Each keeps the keys of its own commands, so they are asked
+    /// one by one; such commands are rare.
+    async fn has_plan_key(&self, owner: &Snapshot, command: &Command) -> Result<bool, Fault> {
         let account = &owner.book.account;
-        let mut stands = self.was_asked(account, command).await?;
         for plan in &owner.book.plans {
-            if stands {
-                break;
-            }
-            stands = self
+            if self
                 .was_asked(&purse(account, &plan.name)?, command)
-                .await?;
+                .await?
+            {
+                return Ok(true);
+            }
         }
-        match &command.idempotency_key {
-            Some(key) if stands => Err(CommandError::KeyReused(key.clone()).into()),
-            _ => Ok(()),
-        }
+        Ok(false)
     }
 
     /// Whether the owner's rules would let this be; nothing is written.
@@ -412,6 +434,10 @@ fn is_over(plan: &QpsPlan, now: Timestamp) -> bool {
 fn left(purse: &Snapshot) -> Amount {
     let live = remaining(purse).filter(|(block, _)| !block.expired);
     live.fold(Amount::ZERO, |sum, (_, left)| sum.saturating_add(left))
+}
+
+fn reused(command: &Command) -> Fault {
+    CommandError::KeyReused(command.idempotency_key.clone().unwrap_or_default()).into()
 }
 
 /// The account of a plan.

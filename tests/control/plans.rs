@@ -163,6 +163,16 @@ async fn a_key_stands_for_one_purchase_of_one_plan() {
     };
     client(&api).buy_plan(free.clone()).await.unwrap();
     assert_eq!(names().await, ["other", "vision"]);
+    // Nor does a payment take one that a plan has; one that it had is still its own.
+    for key in ["1", "2"] {
+        let paid = api.credit().recharge(recharge("a", key, "o9", 1)).await;
+        assert_eq!(refused(paid), reused, "{key}");
+    }
+    assert_eq!(api.get("a").await.balance.clone(), usd(5));
+    let paid = recharge("a", "3", "o9", 1);
+    let first = api.credit().recharge(paid.clone()).await.unwrap();
+    let again = api.credit().recharge(paid).await.unwrap();
+    assert!(!first.into_inner().replayed && again.into_inner().replayed);
     // Each of them again is a repeat.
     for request in [buy("1", "o1", 100), free] {
         let again = client(&api).buy_plan(request).await.unwrap();
