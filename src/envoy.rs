@@ -223,9 +223,10 @@ impl Envoy {
     /// Ends a call as somebody has told. One that is told so late that its plan's lease has gone back is ended once that was asked for
     /// again, and meanwhile nobody waits.
     fn settle(&self, hold: &str, outcome: &crate::gate::Outcome) {
-        let late = self.gateway.gate.is_late(hold, outcome);
-        let runtime = tokio::runtime::Handle::try_current();
-        let (true, Ok(runtime)) = (late, runtime) else {
+        if !self.gateway.gate.is_late(hold, outcome) {
+            return self.end(hold, outcome);
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.end(hold, outcome);
         };
         let (envoy, hold, outcome) = (self.clone(), hold.to_owned(), *outcome);

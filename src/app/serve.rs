@@ -25,7 +25,7 @@ const STEWARD_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last word to the store may take, once everything has drained.
 const LAST_WORD_MAX: Duration = Duration::from_secs(10);
 
-/// Threads of the runtime that syncs and serves everything but the proxy, whose workers have their own: sync and control are
+/// Threads of the runtime that syncs and serves everything but the proxy and Envoy, whose workers have their own: sync and control are
 /// little work, and two threads keep one slow answer from holding up the other.
 const RUNTIME_THREADS: usize = 2;
 
@@ -116,7 +116,7 @@ pub fn check(config: &Config) -> Vec<ServeError> {
         .collect()
 }
 
-/// The runtime that all edges but the proxy's workers share.
+/// The runtime that all edges share but the proxy's and Envoy's workers.
 pub fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)

@@ -323,6 +323,8 @@ impl Gate {
     /// What [`Gate::ready_call`] waits for; `None` if it would not wait.
     fn lacks(&self, id: &str, outcome: &Outcome) -> Option<(Arc<Account>, Amount)> {
         let kept = self.holds.open.get(id)?;
+        // Of nearly all calls it is not over: what they cost is worked out once.
+        kept.stood()?;
         let carried = kept.carried.as_ref()?;
         kept.lacks(&charge::charge(&carried.terms(&kept), outcome)?)
     }

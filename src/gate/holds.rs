@@ -185,21 +185,28 @@ impl Kept {
         Ok(charge)
     }
 
+    /// What it stood on beside money, if its time is over and its end was not told.
+    pub(super) fn stood(&self) -> Option<&Stood> {
+        match &self.state {
+            State::Expired(_, stood) => stood.as_deref(),
+            State::Open(_) | State::Ended(_) => None,
+        }
+    }
+
     /// A hold of nothing, for the charge that comes when this is over.
     pub(super) fn late(&self, engine: &Engine, now: Now) -> Hold {
         let key = Arc::clone(&self.key);
-        match &self.state {
-            State::Expired(_, Some(stood)) => engine.late_on(key, self.model, stood, now),
-            _ => engine.late(key, self.model, now),
+        match self.stood() {
+            Some(stood) => engine.late_on(key, self.model, stood, now),
+            None => engine.late(key, self.model, now),
         }
     }
 
     /// The plan's account that a late charge lacks something in that the store may have, and how much it takes there.
     pub(super) fn lacks(&self, charge: &Charge) -> Option<(Arc<Account>, Amount)> {
-        let State::Expired(_, Some(stood)) = &self.state else {
-            return None;
-        };
-        let (account, cost) = stood.plan(Some(&charge.counts).filter(|_| !charge.flat))?;
+        let (account, cost) = self
+            .stood()?
+            .plan(Some(&charge.counts).filter(|_| !charge.flat))?;
         (account.purse().headroom() < cost).then(|| (Arc::clone(account), cost))
     }
 
@@ -481,6 +488,7 @@ impl Gate {
     /// for the store, a bounded time; whatever comes of it, the hold can be settled.
     pub async fn ready_hold(&self, id: &str, how: SettleAs) {
         let lacks = self.holds.open.get(id).and_then(|kept| {
+            kept.stood()?;
             let charge = priced(id, &kept, how).ok()?;
             kept.lacks(&charge)
         });
