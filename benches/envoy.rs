@@ -1,10 +1,11 @@
 //! What a question costs: Envoy alone, Envoy with its own local rate limit, Envoy that asks a tonic service which always says yes, and
 //! Envoy that asks tollgate, for the same request to the same upstream in one run.
 //!
-//! `cargo bench-envoy` (`-- --rounds N --seconds N --rate N`), about two minutes. Envoy comes from the tests' environment: run
+//! `cargo bench-envoy` (`-- --rounds N --seconds N --rate N`), about two and a half minutes. Envoy comes from the tests' environment: run
 //! `tests/run` once. Envoy and whom it asks have core 0, upstream and load have core 1. Load is an open loop: requests begin at a fixed
 //! rate whether or not earlier ones have ended, and a request's time is counted from when it was due. The always-yes service is what
-//! tonic makes of it by itself; it reads the same messages, the access log among them, and decides, holds and settles nothing.
+//! tonic makes of it by itself; it reads the same messages, the access log among them, and decides, holds and settles nothing. What Envoy
+//! itself has to do with an answer is seen beside a yes that says all that tollgate's does.
 //! Rounds are interleaved; figures are medians over the rounds, CPU time is for a request.
 
 #![expect(
@@ -70,6 +71,7 @@ struct Options {
 enum Role {
     Upstream,
     Yes,
+    FullYes,
     Load,
 }
 
@@ -95,7 +97,8 @@ fn main() {
     match (options.role, options.to) {
         (None, _) => compare(&options),
         (Some(Role::Upstream), _) => upstream::serve(),
-        (Some(Role::Yes), _) => yes::serve(),
+        (Some(Role::Yes), _) => yes::serve(false),
+        (Some(Role::FullYes), _) => yes::serve(true),
         (Some(Role::Load), Some(to)) => load::run_here(to, options.rate, options.seconds),
         (Some(Role::Load), None) => panic!("--role load needs --to"),
     }
@@ -104,7 +107,9 @@ fn main() {
 fn compare(options: &Options) {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Part::own(LOAD_CORE, "upstream");
-    let (yes, tollgate) = (Part::own(SERVER_CORE, "yes"), Part::tollgate(dir.path()));
+    let yes = Part::own(SERVER_CORE, "yes");
+    let full_yes = Part::own(SERVER_CORE, "full-yes");
+    let tollgate = Part::tollgate(dir.path());
     let envoy = |name: &str, filter: &str, asked: Option<&Part>| {
         Part::envoy(
             &dir.path().join(name),
@@ -118,11 +123,17 @@ fn compare(options: &Options) {
     let alone = envoy("alone", "", None);
     let limited = envoy("limited", limit, None);
     let with_yes = envoy("yes", asks, Some(&yes));
+    let with_full_yes = envoy("full-yes", asks, Some(&full_yes));
     let with_tollgate = envoy("tollgate", asks, Some(&tollgate));
     let mut contestants = [
         Contestant::new("Envoy alone", alone, None),
         Contestant::new("Envoy, local rate limit", limited, None),
         Contestant::new("Envoy + always yes (tonic)", with_yes, Some(yes)),
+        Contestant::new(
+            "Envoy + the same, full answer",
+            with_full_yes,
+            Some(full_yes),
+        ),
         Contestant::new("Envoy + tollgate", with_tollgate, Some(tollgate)),
     ];
     let rounds = options.rounds.max(ROUNDS_MIN);

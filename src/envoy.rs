@@ -153,11 +153,15 @@ use crate::id::{AccountId, KeyId, ModelName};
 use crate::telemetry::Passage;
 
 mod check;
+mod fields;
+mod inline;
 mod limit;
 mod log;
 mod process;
 mod question;
 mod serve;
+mod socket;
+mod unary;
 mod wire;
 
 pub use serve::{Running, StartError, serve};

@@ -1,13 +1,16 @@
 //! `Authorization/Check`: may this call pass. Envoy asks once for each request, sometimes again; the answer to the same request is
 //! the same hold.
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::auth::v3 as api;
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc;
+use prost::Message as _;
 use tonic::{Code, Status};
 
+use super::fields;
 use super::question::{Asked, Attributes, Http, Question};
-use super::{Envoy, wire};
+use super::{Envoy, unary, wire};
 use crate::gate::{By, CallGrant};
 use crate::gateway::headers::{self, Lines, secret};
 use crate::gateway::{Body, Changes, Head, Stopped, shown};
@@ -18,40 +21,44 @@ const ROUTE: &str = "tollgate.route";
 /// Envoy says here whether the body that it shows is all of it; without this it shows none.
 const PARTIAL: &str = "x-envoy-auth-partial-body";
 
+/// `HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`.
+const REPLACE: u64 = 2;
+
 fn missing(field: &str) -> Status {
     Status::invalid_argument(format!("{field} is missing; Envoy's HTTP filter sends it"))
 }
 
 impl Envoy {
     /// Answers Check.
-    pub(super) async fn check(&self, question: &Question) -> Result<api::CheckResponse, Status> {
+    pub(super) async fn check(&self, question: &Question<'_>) -> Result<Bytes, Status> {
         let attributes = question.attributes.as_ref();
         let attributes = attributes.ok_or_else(|| missing("attributes"))?;
         let asked = attributes.request.as_ref();
         let asked = asked.ok_or_else(|| missing("attributes.request"))?;
         let http = asked.http.as_ref();
         let http = http.ok_or_else(|| missing("attributes.request.http"))?;
-        Ok(match self.decide(attributes, asked, http).await {
-            Ok((grant, changes)) => passed(&grant, changes),
-            Err(stopped) => denied(&stopped),
+        let answered = self.decide(attributes, asked, http).await;
+        unary::message(|to| match answered {
+            Ok((grant, changes)) => passed(to, &grant, &changes),
+            Err(stopped) => to.extend_from_slice(&denied(&stopped).encode_to_vec()),
         })
     }
 
     async fn decide(
         &self,
-        attributes: &Attributes,
-        asked: &Asked,
-        http: &Http,
+        attributes: &Attributes<'_>,
+        asked: &Asked<'_>,
+        http: &Http<'_>,
     ) -> Result<(CallGrant, Changes), Stopped> {
         let extensions = &mut attributes.context_extensions.iter();
-        let route = extensions.find(|entry| entry.key == ROUTE.as_bytes());
+        let route = extensions.find(|entry| entry.name == ROUTE.as_bytes());
         let head = Head {
-            method: text(&http.method),
-            host: text(&http.host),
-            path: text(&http.path),
-            route: route.map(|entry| text(entry.value())),
+            method: text(http.method),
+            host: text(http.host),
+            path: text(http.path),
+            route: route.map(|entry| text(entry.value)),
         };
-        let lines = &http.lines();
+        let lines = &http.headers;
         let placed = self.gateway.place(&head, lines)?;
         let read = self
             .gateway
@@ -65,12 +72,11 @@ impl Envoy {
 
     /// What tells this request from all others, asked for how often ever: Envoy's own number of the stream, and when it began. Not
     /// `x-request-id`, which a client may choose: two calls of one name would pass on one hold.
-    fn request(&self, asked: &Asked, http: &Http) -> String {
-        let Some(time) = asked.time.as_ref().filter(|_| !http.id.is_empty()) else {
+    fn request(&self, asked: &Asked<'_>, http: &Http) -> String {
+        if asked.time.is_empty() || http.id.is_empty() {
             return self.gateway.name(&[]);
-        };
-        let (seconds, nanos) = (time.seconds.to_le_bytes(), time.nanos.to_le_bytes());
-        self.gateway.name(&[&http.id, &seconds, &nanos])
+        }
+        self.gateway.name(&[http.id, asked.time])
     }
 }
 
@@ -80,8 +86,8 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// How much of the body is shown.
-fn body<'a>(http: &'a Http, lines: &impl Lines) -> Body<'a> {
-    let shown = http.shown();
+fn body<'a>(http: &Http<'a>, lines: &impl Lines) -> Body<'a> {
+    let shown = http.body;
     match headers::text(lines, PARTIAL) {
         Some("true") => Body::Beginning(shown),
         Some(_) if !shown.is_empty() => Body::Whole(shown),
@@ -89,21 +95,43 @@ fn body<'a>(http: &'a Http, lines: &impl Lines) -> Body<'a> {
     }
 }
 
-fn passed(grant: &CallGrant, changes: Changes) -> api::CheckResponse {
-    let set = changes.set.iter();
-    let ok = api::OkHttpResponse {
-        headers: set
-            .map(|(name, value)| wire::replace(name, value))
-            .collect(),
-        headers_to_remove: changes.remove,
-        response_headers_to_add: wire::replacing(&changes.answer),
-        ..Default::default()
-    };
-    api::CheckResponse {
-        status: Some(status(Code::Ok)),
-        dynamic_metadata: Some(wire::told(grant)),
-        http_response: Some(api::check_response::HttpResponse::OkResponse(ok)),
-    }
+/// Writes `envoy.service.auth.v3.CheckResponse` for a call that passes.
+fn passed(to: &mut Vec<u8>, grant: &CallGrant, changes: &Changes) {
+    // A status that says nothing says that all is well.
+    fields::message(to, 1, |_status| {});
+    fields::message(to, 3, |ok| {
+        for (name, value) in &changes.set {
+            replace(ok, 2, name, value);
+        }
+        for name in &changes.remove {
+            fields::text(ok, 5, name);
+        }
+        for (name, value) in &changes.answer {
+            // Text, as Check wants it.
+            if let Some(value) = shown(value) {
+                replace(ok, 6, name.as_str(), value);
+            }
+        }
+    });
+    fields::message(to, 4, |metadata| {
+        for (name, value) in wire::said(grant) {
+            fields::message(metadata, 1, |entry| {
+                fields::text(entry, 1, name);
+                fields::message(entry, 2, |held| fields::text(held, 3, value));
+            });
+        }
+    });
+}
+
+/// Writes `envoy.config.core.v3.HeaderValueOption`: a header that replaces those of the same name.
+fn replace(to: &mut Vec<u8>, number: u8, name: &str, value: &str) {
+    fields::message(to, number, |option| {
+        fields::message(option, 1, |header| {
+            fields::text(header, 1, name);
+            fields::text(header, 2, value);
+        });
+        fields::number(option, 3, REPLACE);
+    });
 }
 
 /// A refusal as the client gets it. Where nothing was decided, it is an error to Envoy: its `failure_mode_allow` says what becomes of
@@ -140,3 +168,6 @@ fn status(code: Code) -> rpc::Status {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,21 +5,20 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdTcp};
-use std::os::unix::net::UnixStream as StdUnix;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service as api;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -29,8 +28,11 @@ use tonic::codegen::BoxFuture;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
+use super::inline::Inline;
 use super::log::{self, Log};
 use super::question::{self, Authorization};
+use super::socket::Handed;
+use super::unary::Answer;
 use super::{Envoy, MESSAGE_BYTES_MAX, Settings};
 use crate::control::Listen;
 use crate::control::auth::Token;
@@ -151,11 +153,11 @@ pub async fn serve(
         running.joins.push(match bound {
             Bound::Tcp(listener) => {
                 running.local_addrs.extend(listener.local_addr());
-                let socket = |io: TcpStream| io.into_std().map(Socket::Tcp);
+                let socket = |io: TcpStream| io.into_std().map(Handed::Tcp);
                 tokio::spawn(accept(listener, socket, to, gateway, stop))
             }
             Bound::Unix(listener) => {
-                let socket = |io: UnixStream| io.into_std().map(Socket::Unix);
+                let socket = |io: UnixStream| io.into_std().map(Handed::Unix);
                 tokio::spawn(accept(listener, socket, to, gateway, stop))
             }
         });
@@ -186,21 +188,16 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 /// A connection on its way to its thread, with its place.
-struct Handed {
-    socket: Socket,
+struct Accepted {
+    socket: Handed,
     place: OwnedSemaphorePermit,
-}
-
-enum Socket {
-    Tcp(StdTcp),
-    Unix(StdUnix),
 }
 
 /// Accepts connections and hands them round, until all that is open has been heard out.
 async fn accept<L: Listener>(
     listener: L,
-    socket: impl Fn(L::Io) -> io::Result<Socket>,
-    to: Vec<mpsc::Sender<Handed>>,
+    socket: impl Fn(L::Io) -> io::Result<Handed>,
+    to: Vec<mpsc::Sender<Accepted>>,
     gateway: Arc<Gateway>,
     stop: watch::Receiver<bool>,
 ) {
@@ -222,7 +219,7 @@ async fn accept<L: Listener>(
         };
         match socket(io) {
             // A worker that is gone has ended with the drain.
-            Ok(socket) => drop(worker.send(Handed { socket, place }).await),
+            Ok(socket) => drop(worker.send(Accepted { socket, place }).await),
             Err(error) => tracing::debug!(%error, "envoy: a connection was not taken"),
         }
     }
@@ -241,7 +238,7 @@ impl Worker {
     fn start(
         self,
         number: usize,
-        given: mpsc::Receiver<Handed>,
+        given: mpsc::Receiver<Accepted>,
         ended: oneshot::Sender<Infallible>,
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -260,7 +257,7 @@ impl Worker {
     }
 
     /// From its first connection to its last, or until the drain is over.
-    async fn run(self, given: mpsc::Receiver<Handed>) {
+    async fn run(self, given: mpsc::Receiver<Accepted>) {
         let mut serving = pin!(self.connections(given));
         tokio::select! {
             () = &mut serving => return,
@@ -275,15 +272,15 @@ impl Worker {
         }
     }
 
-    async fn connections(&self, mut given: mpsc::Receiver<Handed>) {
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+    async fn connections(&self, mut given: mpsc::Receiver<Accepted>) {
+        let mut http2 = http2::Builder::new(Inline);
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
-        while let Some(Handed { socket, place }) = given.recv().await {
+        while let Some(Accepted { socket, place }) = given.recv().await {
             let connection = Connection {
                 http2: http2.clone(),
                 front: self.front.clone(),
@@ -292,17 +289,7 @@ impl Worker {
             };
             let alive = alive.clone();
             tokio::spawn(async move {
-                let served = match socket {
-                    Socket::Tcp(socket) => match TcpStream::from_std(socket) {
-                        Ok(io) => connection.serve(io).await,
-                        Err(error) => Err(error.into()),
-                    },
-                    Socket::Unix(socket) => match UnixStream::from_std(socket) {
-                        Ok(io) => connection.serve(io).await,
-                        Err(error) => Err(error.into()),
-                    },
-                };
-                if let Err(error) = served {
+                if let Err(error) = connection.serve(socket).await {
                     tracing::debug!(error, "envoy: a connection ended");
                 }
                 drop((place, alive));
@@ -316,18 +303,16 @@ impl Worker {
 
 /// What serves one connection.
 struct Connection {
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Inline>,
     front: Front,
     gateway: Arc<Gateway>,
     stop: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn serve<IO>(self, io: IO) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let connection = self.http2.serve_connection(TokioIo::new(io), self.front);
+    async fn serve(self, socket: Handed) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let io = TokioIo::new(socket.take()?);
+        let connection = self.http2.serve_connection(io, self.front);
         let mut connection = pin!(connection);
         let mut heard_out = pin!(self.gateway.heard_out(self.stop));
         tokio::select! {
@@ -374,7 +359,7 @@ impl Front {
 }
 
 impl Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
@@ -383,12 +368,15 @@ impl Service<Request<Incoming>> for Front {
         let is_check = match request.uri().path() {
             question::CHECK => true,
             log::STREAM => false,
-            // They are ready at all times.
-            _ => return Box::pin(self.others.clone().call(request.map(Body::new))),
+            _ => {
+                // They are ready at all times.
+                let answered = self.others.clone().call(request.map(Body::new));
+                return Box::pin(answered.map_ok(|answer| answer.map(Either::Right)));
+            }
         };
         let token = request.headers().get(http::header::AUTHORIZATION);
         match self.guard.status(token.map(http::HeaderValue::as_bytes)) {
-            Err(status) => Box::pin(ready(Ok(status.into_http()))),
+            Err(status) => Box::pin(ready(Ok(status.into_http().map(Either::Right)))),
             Ok(()) if is_check => self.check.answer(request),
             Ok(()) => self.log.answer(request),
         }

@@ -22,7 +22,10 @@ pub(super) const OWN: &str = "tollgate";
 pub(super) const USAGE: &str = "tollgate.usage";
 
 /// The key of a hold's id.
-const HOLD: &str = "hold";
+pub(super) const HOLD: &str = "hold";
+
+/// Where a hold may stand; the first that has one says which.
+pub(super) const HOLD_SPACES: [&str; 3] = [CHECK, OWN, RATE_LIMIT];
 
 /// A list of headers as Envoy sends it.
 pub(super) struct List<'a>(pub(super) Option<&'a core::HeaderMap>);
@@ -83,21 +86,27 @@ fn option(header: core::HeaderValue) -> core::HeaderValueOption {
 }
 
 /// What a grant says of itself to the filters that follow, and to the access log.
-pub(super) fn told(grant: &CallGrant) -> Struct {
-    let text = |name: &str, text: &str| {
-        let kind = Some(Kind::StringValue(text.into()));
-        (name.to_owned(), Value { kind })
-    };
+pub(super) fn said(grant: &CallGrant) -> impl Iterator<Item = (&'static str, &str)> {
     let hold = &grant.hold;
-    let model = grant.model.as_ref().map(ModelName::as_str);
-    let fields = [
-        text(HOLD, &hold.id),
-        text("account", hold.account.as_str()),
-        text("key", hold.key.as_str()),
+    let always = [
+        (HOLD, hold.id.as_str()),
+        ("account", hold.account.as_str()),
+        ("key", hold.key.as_str()),
     ];
-    let model = model.map(|model| text("model", model));
+    let model = grant.model.as_ref().map(ModelName::as_str);
+    always
+        .into_iter()
+        .chain(model.map(|model| ("model", model)))
+}
+
+/// The same as Envoy's metadata.
+pub(super) fn told(grant: &CallGrant) -> Struct {
+    let fields = said(grant).map(|(name, value)| {
+        let kind = Some(Kind::StringValue(value.into()));
+        (name.to_owned(), Value { kind })
+    });
     Struct {
-        fields: fields.into_iter().chain(model).collect(),
+        fields: fields.collect(),
     }
 }
 
@@ -112,7 +121,7 @@ pub(super) fn inside(name: &str, inner: Struct) -> Struct {
 /// The hold that stands in a call's metadata.
 pub(super) fn hold(metadata: Option<&core::Metadata>) -> Option<&str> {
     let spaces = &metadata?.filter_metadata;
-    [CHECK, OWN, RATE_LIMIT].iter().find_map(|space| {
+    HOLD_SPACES.iter().find_map(|space| {
         let value = spaces.get(*space)?.fields.get(HOLD)?;
         match &value.kind {
             Some(Kind::StringValue(text)) if !text.is_empty() => Some(text.as_str()),
@@ -122,8 +131,7 @@ pub(super) fn hold(metadata: Option<&core::Metadata>) -> Option<&str> {
 }
 
 /// The usage that filters have read of an answer, and whether it is all of it.
-pub(super) fn usage(metadata: Option<&core::Metadata>, api: Api) -> (Option<Counts>, bool) {
-    let said = metadata.and_then(|metadata| metadata.filter_metadata.get(USAGE));
+pub(super) fn usage(said: Option<&Struct>, api: Api) -> (Option<Counts>, bool) {
     let Some(said) = said else {
         return (None, false);
     };
@@ -150,14 +158,19 @@ mod tests {
     use super::*;
     use crate::usage::Meter;
 
-    fn metadata(space: &str, fields: &[(&str, Kind)]) -> core::Metadata {
+    fn fields(fields: &[(&str, Kind)]) -> Struct {
         let fields = fields.iter().map(|(name, kind)| {
             let kind = Some(kind.clone());
             ((*name).to_owned(), Value { kind })
         });
-        let fields = fields.collect();
+        Struct {
+            fields: fields.collect(),
+        }
+    }
+
+    fn metadata(space: &str, all: &[(&str, Kind)]) -> core::Metadata {
         core::Metadata {
-            filter_metadata: HashMap::from([(space.to_owned(), Struct { fields })]),
+            filter_metadata: HashMap::from([(space.to_owned(), fields(all))]),
             ..Default::default()
         }
     }
@@ -199,7 +212,7 @@ mod tests {
             ("prompt_tokens", number(5.0)),
             ("completion_tokens", number(9.0)),
         ];
-        let (counts, whole) = usage(Some(&metadata(USAGE, &openai)), Api::OpenAiChat);
+        let (counts, whole) = usage(Some(&fields(&openai)), Api::OpenAiChat);
         let counts = counts.unwrap();
         assert_eq!(
             (counts.get(Meter::Input), counts.get(Meter::Output)),
@@ -210,12 +223,9 @@ mod tests {
             ("input_tokens", number(5.0)),
             ("output_tokens", number(1.0)),
         ];
-        let (counts, whole) = usage(Some(&metadata(USAGE, &begun)), Api::AnthropicMessages);
+        let (counts, whole) = usage(Some(&fields(&begun)), Api::AnthropicMessages);
         assert!(counts.is_some() && !whole);
         assert_eq!(usage(None, Api::OpenAiChat), (None, false));
-        assert_eq!(
-            usage(Some(&metadata(USAGE, &[])), Api::OpenAiChat),
-            (None, false)
-        );
+        assert_eq!(usage(Some(&fields(&[])), Api::OpenAiChat), (None, false));
     }
 }

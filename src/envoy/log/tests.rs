@@ -1,91 +1,87 @@
 //! Which line of an access log is which end.
 
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::data::accesslog::v3 as data;
+use envoy_types::pb::envoy::service::accesslog::v3 as api;
+use envoy_types::pb::google::protobuf::{Duration, UInt32Value, Value, value::Kind};
+
 use super::*;
 
-fn check(details: &str, code: u32, flags: data::ResponseFlags, sent: bool, expected: End) {
-    let response = Answered {
-        code: (code > 0).then_some(UInt32Value { value: code }),
-        code_details: details.into(),
+fn check(details: &str, code: u64, is_left: bool, is_sent: bool, expected: End) {
+    let line = Line {
+        common: Common {
+            is_left,
+            is_sent,
+            ..Default::default()
+        },
+        answered: Answered {
+            code,
+            code_details: details.as_bytes(),
+            ..Default::default()
+        },
         ..Default::default()
     };
-    let common = Common {
-        response_flags: Some(flags),
-        time_to_last_upstream_tx_byte: sent.then(Duration::default),
-        ..Default::default()
-    };
-    let found = end(Some(&response), &common);
-    assert_eq!(found, expected, "{details} {code} {flags:?} {sent}");
+    assert_eq!(end(&line), expected, "{line:?}");
 }
 
 #[test]
 fn every_line_is_an_end() {
-    let none = data::ResponseFlags::default;
-    let gone = || data::ResponseFlags {
-        downstream_connection_termination: true,
-        ..none()
-    };
-    let reset = || data::ResponseFlags {
-        downstream_remote_reset: true,
-        ..none()
-    };
-    check("via_upstream", 200, none(), true, End::Complete);
-    check("via_upstream", 304, none(), true, End::Complete);
-    check("via_upstream", 400, none(), true, End::ErrorStatus);
-    check("via_upstream", 503, none(), true, End::ErrorStatus);
+    check("via_upstream", 200, false, true, End::Complete);
+    check("via_upstream", 304, false, true, End::Complete);
+    check("via_upstream", 400, false, true, End::ErrorStatus);
+    check("via_upstream", 503, false, true, End::ErrorStatus);
     check(
         "upstream_reset_before_response_started{connection_failure}",
         503,
-        none(),
+        false,
         false,
         End::NoAnswer,
     );
-    check(
-        "upstream_response_timeout",
-        504,
-        none(),
-        true,
-        End::NoAnswer,
-    );
+    check("upstream_response_timeout", 504, false, true, End::NoAnswer);
     check(
         "upstream_reset_after_response_started{connection_termination}",
         200,
-        none(),
+        false,
         true,
         End::Cut,
     );
-    check("stream_idle_timeout", 200, none(), true, End::Cut);
-    check("direct_response", 200, none(), false, End::NoAnswer);
-    check("rbac_access_denied", 403, none(), false, End::NoAnswer);
+    check("stream_idle_timeout", 200, false, true, End::Cut);
+    check("direct_response", 200, false, false, End::NoAnswer);
+    check("rbac_access_denied", 403, false, false, End::NoAnswer);
     check(
         "downstream_remote_disconnect",
         200,
-        gone(),
+        true,
         true,
         End::ClientGone,
     );
     check(
         "downstream_remote_disconnect",
         0,
-        gone(),
+        true,
         true,
         End::ClientGone,
     );
     check(
         "downstream_remote_disconnect",
         0,
-        gone(),
+        true,
         false,
         End::ClientFailed,
     );
-    check("http2.remote_reset", 200, reset(), true, End::ClientGone);
 }
 
-#[test]
-fn a_line_is_read_as_envoy_writes_it() {
-    use envoy_types::pb::envoy::service::accesslog::v3 as api;
-    use prost::Message as _;
-    let space = (wire::OWN.to_owned(), Default::default());
-    let whole = data::HttpAccessLogEntry {
+/// A line with all that is read of it, and some more.
+fn told(
+    flags: data::ResponseFlags,
+    spaces: impl IntoIterator<Item = (&'static str, Struct)>,
+) -> data::HttpAccessLogEntry {
+    let spaces = spaces
+        .into_iter()
+        .map(|(name, fields)| (name.to_owned(), fields));
+    data::HttpAccessLogEntry {
         common_properties: Some(data::AccessLogCommon {
             sample_rate: 1.0,
             route_name: "r".into(),
@@ -93,15 +89,12 @@ fn a_line_is_read_as_envoy_writes_it() {
                 seconds: 1,
                 nanos: 2,
             }),
-            response_flags: Some(data::ResponseFlags {
-                downstream_remote_reset: true,
+            response_flags: Some(flags),
+            metadata: Some(core::Metadata {
+                filter_metadata: spaces.collect(),
                 ..Default::default()
             }),
-            metadata: Some(Metadata {
-                filter_metadata: HashMap::from([space]),
-                ..Default::default()
-            }),
-            access_log_type: data::AccessLogType::DownstreamEnd.into(),
+            access_log_type: AccessLogType::DownstreamEnd.into(),
             ..Default::default()
         }),
         request: Some(data::HttpRequestProperties {
@@ -117,52 +110,173 @@ fn a_line_is_read_as_envoy_writes_it() {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+fn fields(fields: &[(&str, Kind)]) -> Struct {
+    let fields = fields.iter().map(|(name, kind)| {
+        let kind = Some(kind.clone());
+        ((*name).to_owned(), Value { kind })
+    });
+    Struct {
+        fields: fields.collect(),
+    }
+}
+
+fn message(lines: Vec<data::HttpAccessLogEntry>) -> Vec<u8> {
+    let entries = api::stream_access_logs_message::HttpAccessLogEntries { log_entry: lines };
+    let entries = api::stream_access_logs_message::LogEntries::HttpLogs(entries);
+    let message = api::StreamAccessLogsMessage {
+        identifier: Some(api::stream_access_logs_message::Identifier {
+            log_name: "calls".into(),
+            ..Default::default()
+        }),
+        log_entries: Some(entries),
     };
-    let entries = api::stream_access_logs_message::HttpAccessLogEntries {
-        log_entry: vec![whole.clone()],
-    };
-    let log = api::StreamAccessLogsMessage {
-        log_entries: Some(api::stream_access_logs_message::LogEntries::HttpLogs(
-            entries,
-        )),
+    message.encode_to_vec()
+}
+
+/// Reads the one line that there is.
+fn one<T>(line: data::HttpAccessLogEntry, mut look: impl FnMut(&Line<'_>) -> T) -> T {
+    let message = message(vec![line]);
+    let mut seen = Vec::new();
+    lines(&message, |line| seen.push(look(line))).unwrap();
+    assert_eq!(seen.len(), 1);
+    seen.remove(0)
+}
+
+fn text(text: &str) -> Kind {
+    Kind::StringValue(text.into())
+}
+
+#[test]
+fn a_line_is_read_as_envoy_writes_it() {
+    let flags = data::ResponseFlags {
+        downstream_remote_reset: true,
         ..Default::default()
     };
-    let read = Message::decode(log.encode_to_vec().as_slice()).unwrap();
-    let [line] = &read.http.unwrap().lines[..] else {
-        panic!("one line");
+    let usage = fields(&[("prompt_tokens", Kind::NumberValue(5.0))]);
+    let spaces = [
+        (wire::USAGE, usage.clone()),
+        (
+            wire::CHECK,
+            fields(&[("account", text("a")), ("hold", text("a~1"))]),
+        ),
+        ("other", fields(&[("hold", text("no"))])),
+    ];
+    one(told(flags, spaces), |line| {
+        let common = &line.common;
+        assert!(common.is_left && common.is_sent && common.is_last());
+        assert_eq!(common.hold, Some("a~1"));
+        assert_eq!(common.usage.map(Struct::decode), Some(Ok(usage.clone())));
+        assert_eq!((line.bytes_in, line.answered.body_bytes), (11, 12));
+        assert_eq!(line.answered.code, 200);
+        assert_eq!(line.answered.code_details, b"via_upstream");
+        let header = Entry {
+            name: b"a",
+            value: b"b",
+        };
+        assert_eq!(line.answered.headers.0, [header]);
+    });
+}
+
+#[test]
+fn a_client_is_gone_by_either_flag_and_by_no_other() {
+    let is_left = |flags| one(told(flags, []), |line| line.common.is_left);
+    let none = data::ResponseFlags::default;
+    assert!(is_left(data::ResponseFlags {
+        downstream_connection_termination: true,
+        ..none()
+    }));
+    assert!(is_left(data::ResponseFlags {
+        downstream_remote_reset: true,
+        ..none()
+    }));
+    assert!(!is_left(data::ResponseFlags {
+        upstream_connection_termination: true,
+        upstream_remote_reset: true,
+        local_reset: true,
+        ..none()
+    }));
+    assert!(!is_left(none()));
+}
+
+#[test]
+fn the_hold_is_where_one_of_our_filters_put_it() {
+    let hold = |spaces: &[(&'static str, &str)]| {
+        let spaces = spaces.iter();
+        let spaces = spaces.map(|(space, hold)| (*space, fields(&[("hold", text(hold))])));
+        let told = told(data::ResponseFlags::default(), spaces);
+        one(told, |line| line.common.hold.map(str::to_owned))
     };
-    let (common, told) = (
-        line.common.as_ref().unwrap(),
-        whole.common_properties.unwrap(),
-    );
+    for space in wire::HOLD_SPACES {
+        assert_eq!(hold(&[(space, "a~1")]).as_deref(), Some("a~1"), "{space}");
+    }
+    assert_eq!(hold(&[("other", "a~1")]), None);
+    assert_eq!(hold(&[(wire::CHECK, "")]), None);
+    // Check's, whichever is told first: maps have no order.
+    let all = [
+        (wire::RATE_LIMIT, "l"),
+        (wire::OWN, "o"),
+        (wire::CHECK, "c"),
+    ];
+    assert_eq!(hold(&all).as_deref(), Some("c"));
     assert_eq!(
-        common.time_to_last_upstream_tx_byte,
-        told.time_to_last_upstream_tx_byte
+        hold(&[(wire::CHECK, ""), (wire::OWN, "o")]).as_deref(),
+        Some("o")
     );
-    assert_eq!(common.response_flags, told.response_flags);
-    assert_eq!(common.metadata, told.metadata);
-    assert_eq!(common.access_log_type, told.access_log_type);
-    assert_eq!(line.request.as_ref().unwrap().body_bytes, 11);
-    let (answered, told) = (line.response.as_ref().unwrap(), whole.response.unwrap());
-    assert_eq!(answered.code, told.response_code);
-    assert_eq!(answered.body_bytes, 12);
-    assert_eq!(answered.headers, told.response_headers);
-    assert_eq!(answered.code_details, told.response_code_details);
+}
+
+#[test]
+fn lines_before_one_that_cannot_be_read_are_heard() {
+    let good = || told(data::ResponseFlags::default(), []);
+    let mut message = message(vec![good(), good()]);
+    message.pop();
+    // The length of all lines is wrong now: none is taken for whole.
+    let mut heard = 0;
+    assert_eq!(lines(&message, |_| heard += 1), Err(Malformed));
+    assert_eq!(heard, 0);
+    let line = good().encode_to_vec();
+    let message = fields_of_lines(&[&line, &line, &line[..line.len() - 1]]);
+    assert_eq!(lines(&message, |_| heard += 1), Err(Malformed));
+    assert_eq!(heard, 2);
+}
+
+fn fields_of_lines(lines: &[&[u8]]) -> Vec<u8> {
+    let mut to = Vec::new();
+    super::super::fields::message(&mut to, 2, |to| {
+        for line in lines {
+            super::super::fields::message(to, 1, |to| to.extend_from_slice(line));
+        }
+    });
+    to
 }
 
 #[test]
 fn lines_while_a_call_lasts_end_nothing() {
     for (kind, expected) in [
-        (data::AccessLogType::NotSet, true),
-        (data::AccessLogType::DownstreamEnd, true),
-        (data::AccessLogType::DownstreamStart, false),
-        (data::AccessLogType::DownstreamPeriodic, false),
-        (data::AccessLogType::UpstreamEnd, false),
+        (AccessLogType::NotSet, true),
+        (AccessLogType::DownstreamEnd, true),
+        (AccessLogType::DownstreamStart, false),
+        (AccessLogType::DownstreamPeriodic, false),
+        (AccessLogType::UpstreamEnd, false),
     ] {
-        let common = Common {
-            access_log_type: kind.into(),
+        let line = data::HttpAccessLogEntry {
+            common_properties: Some(data::AccessLogCommon {
+                access_log_type: kind.into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
-        assert_eq!(is_last(&common), expected, "{kind:?}");
+        assert_eq!(
+            one(line, |line| line.common.is_last()),
+            expected,
+            "{kind:?}"
+        );
     }
+    let unknown = Common {
+        kind: u64::MAX,
+        ..Default::default()
+    };
+    assert!(!unknown.is_last());
 }
