@@ -13,6 +13,9 @@ use super::Envoy;
 use super::fields::{Entry, Fields, Headers, Held, Malformed};
 use super::unary::{self, Answer};
 
+/// Room for as many headers as most requests have, with Envoy's own.
+const HEADERS: usize = 24;
+
 /// `envoy.service.auth.v3.CheckRequest`, as far as it is read.
 #[derive(Debug, Default)]
 pub(super) struct Question<'a> {
@@ -86,6 +89,7 @@ impl<'a> Asked<'a> {
 
 impl<'a> Http<'a> {
     fn read(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
+        self.headers.0.reserve(HEADERS);
         for field in Fields::of(message) {
             let (number, Held::Bytes(held)) = field? else {
                 continue;

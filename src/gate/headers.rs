@@ -36,12 +36,8 @@ pub fn rate(dialect: Dialect, view: &RateView, now: Timestamp, headers: &mut Hea
     put(headers, LIMIT, left);
     match dialect {
         Dialect::Openai => {
-            put(headers, OPENAI_LIMIT, format_args!("{}", view.limit));
-            put(
-                headers,
-                OPENAI_REMAINING,
-                format_args!("{}", view.remaining),
-            );
+            headers.insert(OPENAI_LIMIT, view.limit.into());
+            headers.insert(OPENAI_REMAINING, view.remaining.into());
             put(
                 headers,
                 OPENAI_RESET,
@@ -49,12 +45,8 @@ pub fn rate(dialect: Dialect, view: &RateView, now: Timestamp, headers: &mut Hea
             );
         }
         Dialect::Anthropic => {
-            put(headers, ANTHROPIC_LIMIT, format_args!("{}", view.limit));
-            put(
-                headers,
-                ANTHROPIC_REMAINING,
-                format_args!("{}", view.remaining),
-            );
+            headers.insert(ANTHROPIC_LIMIT, view.limit.into());
+            headers.insert(ANTHROPIC_REMAINING, view.remaining.into());
             put(
                 headers,
                 ANTHROPIC_RESET,

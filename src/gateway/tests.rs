@@ -13,5 +13,14 @@ fn a_request_has_one_name_and_no_two_have_the_same() {
     assert_ne!(one.name(&parts), other.name(&parts));
     assert_ne!(one.name(&[]), one.name(&[]));
     assert_ne!(one.name(&[b"", b""]), one.name(&[b"", b""]));
+    let fixed = Namer {
+        keys: (1, 2),
+        boot: "b.".into(),
+        made_up: AtomicU64::new(0),
+    };
+    let mut hasher = SipHasher13::new_with_keys(1, 2);
+    hasher.write_u64(0);
+    let hash = hasher.finish128().as_u128();
+    assert_eq!(fixed.name(&[]), format!("b.{hash:032x}"));
     assert!(one.name(&parts).starts_with(&one.boot) && !other.name(&parts).starts_with(&one.boot));
 }
