@@ -276,6 +276,8 @@ impl Worker {
         let mut http2 = http2::Builder::new(Inline);
         http2
             .timer(TokioTimer::new())
+            // For caches; nobody keeps what is said here.
+            .auto_date_header(false)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
@@ -316,6 +318,7 @@ impl Connection {
         let mut connection = pin!(connection);
         let mut heard_out = pin!(self.gateway.heard_out(self.stop));
         tokio::select! {
+            biased;
             served = &mut connection => return Ok(served?),
             () = &mut heard_out => {}
         }

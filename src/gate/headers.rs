@@ -23,17 +23,13 @@ const ANTHROPIC_RESET: HeaderName = HeaderName::from_static("anthropic-ratelimit
 /// Puts the rate headers of a dialect, and always the IETF draft's, in place of any of the same names. `now` is the time of day
 /// that resets are counted from.
 pub fn rate(dialect: Dialect, view: &RateView, now: Timestamp, headers: &mut HeaderMap) {
-    put(
-        headers,
-        POLICY,
-        format_args!("\"qps\";q={};w=1", view.limit),
-    );
-    let left = format_args!(
-        "\"qps\";r={};t={}",
-        view.remaining,
-        whole_seconds(view.reset)
-    );
-    put(headers, LIMIT, left);
+    let limit = &mut itoa::Buffer::new();
+    let limit = limit.format(view.limit);
+    join(headers, POLICY, &["\"qps\";q=", limit, ";w=1"]);
+    let (remaining, reset) = (&mut itoa::Buffer::new(), &mut itoa::Buffer::new());
+    let remaining = remaining.format(view.remaining);
+    let reset = reset.format(whole_seconds(view.reset));
+    join(headers, LIMIT, &["\"qps\";r=", remaining, ";t=", reset]);
     match dialect {
         Dialect::Openai => {
             headers.insert(OPENAI_LIMIT, view.limit.into());
@@ -54,6 +50,16 @@ pub fn rate(dialect: Dialect, view: &RateView, now: Timestamp, headers: &mut Hea
             );
         }
         Dialect::Gemini | Dialect::Problem => {}
+    }
+}
+
+/// Sets a header to a short text of parts: rate headers are on every answer, and formatting costs more than the rest of them.
+fn join(headers: &mut HeaderMap, name: HeaderName, parts: &[&str]) {
+    let mut line = Line::default();
+    if parts.iter().all(|part| line.write_str(part).is_ok())
+        && let Ok(value) = HeaderValue::from_bytes(line.text())
+    {
+        headers.insert(name, value);
     }
 }
 
