@@ -222,6 +222,8 @@ async fn killed_in_the_path_of_a_stream_it_breaks_off_and_the_books_agree() {
     let tollgate = setup.tollgate().await;
     passes(&envoy).await;
     books_agree(&tollgate).await;
+    // The one before, which a kill does not lose, and the one after; the stream's hold went back, as the policy says.
+    assert_eq!(tollgate.used("a").await.0, 2);
     tollgate.terminate().await;
 }
 
