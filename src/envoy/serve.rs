@@ -1,6 +1,7 @@
 //! Where the services listen. Connections are handed round to threads with a runtime of their own each, as the proxy's are: a question,
 //! its answer and the socket's readiness meet on one thread, and none wakes another. Check, which every call waits for, and the access
-//! log, which tells of every call, are found before the router of the other services is asked.
+//! log, which tells of every call, are found before the router of the other services is asked, and what need not wait is answered where it
+//! comes in (`inline`).
 
 use std::convert::Infallible;
 use std::future::ready;

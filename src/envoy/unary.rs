@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Either};
 use tonic::Status;
 
@@ -157,10 +157,6 @@ impl Body for Said {
 
     fn is_end_stream(&self) -> bool {
         self.status.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

@@ -154,11 +154,12 @@ fn whole(value: &Value) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::usage::Meter;
 
-    fn fields(fields: &[(&str, Kind)]) -> Struct {
+    /// A struct of these.
+    pub(in super::super) fn fields(fields: &[(&str, Kind)]) -> Struct {
         let fields = fields.iter().map(|(name, kind)| {
             let kind = Some(kind.clone());
             ((*name).to_owned(), Value { kind })

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+use envoy_types::pb::google::protobuf::value::Kind;
 use http::{HeaderMap, HeaderValue};
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::envoy::wire::tests::fields;
 use crate::gate::HoldGrant;
 use crate::id::{AccountId, KeyId, ModelName};
 use crate::money::Amount;
@@ -27,31 +27,16 @@ fn grant(model: Option<&str>) -> CallGrant {
     }
 }
 
-fn option(name: &str, value: &str) -> core::HeaderValueOption {
-    use core::header_value_option::HeaderAppendAction;
-    core::HeaderValueOption {
-        header: Some(core::HeaderValue {
-            key: name.into(),
-            value: value.into(),
-            ..Default::default()
-        }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..Default::default()
-    }
-}
-
 fn check(grant: &CallGrant, changes: &Changes, ok: api::OkHttpResponse, said: &[(&str, &str)]) {
     let mut written = Vec::new();
     passed(&mut written, grant, changes);
-    let fields = said.iter().map(|(name, value)| {
-        let kind = Some(Kind::StringValue((*value).into()));
-        ((*name).to_owned(), Value { kind })
-    });
+    let said: Vec<_> = said
+        .iter()
+        .map(|(name, value)| (*name, Kind::StringValue((*value).into())))
+        .collect();
     let expected = api::CheckResponse {
         status: Some(rpc::Status::default()),
-        dynamic_metadata: Some(Struct {
-            fields: fields.collect(),
-        }),
+        dynamic_metadata: Some(fields(&said)),
         http_response: Some(api::check_response::HttpResponse::OkResponse(ok)),
     };
     let read = api::CheckResponse::decode(written.as_slice()).unwrap();
@@ -74,9 +59,12 @@ fn a_call_passes_with_its_hold_and_what_is_to_be_changed() {
         answer,
     };
     let ok = api::OkHttpResponse {
-        headers: vec![option("x-tollgate-hold", "a~r~7"), option("x-long", &long)],
+        headers: vec![
+            wire::replace("x-tollgate-hold", "a~r~7"),
+            wire::replace("x-long", &long),
+        ],
         headers_to_remove: changes.remove.clone(),
-        response_headers_to_add: vec![option("x-ratelimit-limit-requests", "9")],
+        response_headers_to_add: vec![wire::replace("x-ratelimit-limit-requests", "9")],
         ..Default::default()
     };
     let said = [

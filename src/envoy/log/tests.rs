@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::data::accesslog::v3 as data;
 use envoy_types::pb::envoy::service::accesslog::v3 as api;
-use envoy_types::pb::google::protobuf::{Duration, UInt32Value, Value, value::Kind};
+use envoy_types::pb::google::protobuf::{Duration, UInt32Value, value::Kind};
 
 use super::*;
+use crate::envoy::fields as write;
+use crate::envoy::wire::tests::fields;
 
 fn check(details: &str, code: u64, is_left: bool, is_sent: bool, expected: End) {
     let line = Line {
@@ -110,16 +112,6 @@ fn told(
             ..Default::default()
         }),
         ..Default::default()
-    }
-}
-
-fn fields(fields: &[(&str, Kind)]) -> Struct {
-    let fields = fields.iter().map(|(name, kind)| {
-        let kind = Some(kind.clone());
-        ((*name).to_owned(), Value { kind })
-    });
-    Struct {
-        fields: fields.collect(),
     }
 }
 
@@ -244,9 +236,9 @@ fn lines_before_one_that_cannot_be_read_are_heard() {
 
 fn fields_of_lines(lines: &[&[u8]]) -> Vec<u8> {
     let mut to = Vec::new();
-    super::super::fields::message(&mut to, 2, |to| {
+    write::message(&mut to, 2, |to| {
         for line in lines {
-            super::super::fields::message(to, 1, |to| to.extend_from_slice(line));
+            write::message(to, 1, |to| to.extend_from_slice(line));
         }
     });
     to

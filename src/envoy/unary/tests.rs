@@ -1,30 +1,19 @@
 //! Messages in pieces, messages that are none, and how an answer ends.
 
-use std::collections::VecDeque;
-
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, stream};
+use http_body_util::StreamBody;
 use tonic::Code;
 
 use super::*;
 
-/// A body in pieces; an empty one is a piece too.
-struct Pieces(VecDeque<Bytes>);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
-    }
-}
-
 fn read(pieces: &[&[u8]]) -> Result<Bytes, (Code, String)> {
-    let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece));
-    let read = question(Pieces(pieces.collect())).now_or_never();
+    // An empty one is a piece too.
+    let pieces = pieces.iter().map(|piece| {
+        let piece = Bytes::copy_from_slice(piece);
+        Ok::<_, Infallible>(Frame::data(piece))
+    });
+    let body = StreamBody::new(stream::iter(pieces));
+    let read = question(body).now_or_never();
     let read = read.expect("all is there");
     read.map_err(|status| (status.code(), status.message().to_owned()))
 }
