@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::service::auth::v3 as api;
 use prost::Message as _;
 
 use super::*;
+use crate::envoy::fields as write;
 use crate::gateway::Lines as _;
 
 type Asking = api::attribute_context::HttpRequest;
@@ -128,4 +129,25 @@ fn what_is_cut_is_no_question() {
         );
     }
     assert!(Question::read(&[]).unwrap().attributes.is_none());
+}
+
+#[test]
+fn what_is_wrong_within_is_no_question_either() {
+    // The field numbers down to where it is wrong: attributes, request, http, and their entries.
+    for path in [
+        &[1][..],
+        &[1, 10],
+        &[1, 4],
+        &[1, 4, 2],
+        &[1, 4, 2, 3],
+        &[1, 4, 2, 13],
+        &[1, 4, 2, 13, 1],
+    ] {
+        let wrong = path.iter().rev().fold(vec![0x80], |inner, number| {
+            let mut outer = Vec::new();
+            write::message(&mut outer, *number, |to| to.extend_from_slice(&inner));
+            outer
+        });
+        assert_eq!(Question::read(&wrong).err(), Some(Malformed), "{path:?}");
+    }
 }
